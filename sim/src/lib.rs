@@ -1,0 +1,1 @@
+//! Simulated clusters of Cronclave nodes, and the checkers that judge them.

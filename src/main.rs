@@ -1,0 +1,2 @@
+//! The `cronclave` command.
+fn main() {}
