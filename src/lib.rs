@@ -2,6 +2,7 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 pub mod codec;
+pub mod dispatch;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod id;

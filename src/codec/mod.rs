@@ -10,6 +10,7 @@
 //! - Decoding takes all of its input; trailing bytes are an error.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub mod frame;
 pub mod record;
 
 use bytes::Bytes;

@@ -1,6 +1,4 @@
-//! The bodies of the fuzz targets. Each takes raw bytes and unwinds if an invariant is broken, so
-//! that a plain test can replay a corpus through it.
+//! The bodies of the fuzz targets, so that a plain test can replay the corpus through them.
 
-mod schedule;
-
-pub use schedule::fuzz_schedule;
+pub mod schedule;
+pub mod wire;
