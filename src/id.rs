@@ -199,6 +199,11 @@ impl JobName {
         }
     }
 
+    /// Sorts before every valid name, so that a range of names can begin with it.
+    pub(crate) fn least() -> Self {
+        Self("".into())
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

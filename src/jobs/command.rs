@@ -139,7 +139,7 @@ pub enum Plan {
 }
 
 /// What came of a command.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Applied {
     /// The cluster has this id.
     Founded(ClusterId),

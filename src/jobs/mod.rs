@@ -7,3 +7,5 @@ pub mod command;
 pub mod history;
 pub mod job;
 pub mod state;
+
+pub use state::State;

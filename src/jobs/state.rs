@@ -123,6 +123,13 @@ impl State {
         self.due.get_min().map(|(due, _)| *due)
     }
 
+    /// The earliest instant after `at` at which anything is due.
+    pub fn next_due_after(&self, at: Wall) -> Option<Wall> {
+        let later = Wall::from_micros(at.as_micros().saturating_add(1));
+        let least = (later, JobName::least());
+        self.due.range(least..).next().map(|(due, _)| *due)
+    }
+
     /// What `@every` will count from if `spec` is put now: the stored anchor while schedule and
     /// time zone stay as they are, else `stamp`. For [`Timing`](super::command::Timing).
     pub fn anchor_for(&self, spec: &JobSpec, stamp: Wall) -> Wall {
