@@ -1,0 +1,261 @@
+//! The boundary of a node: every fact that enters it is an [`Input`], every effect an [`Output`].
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::codec::frame::Lane;
+use crate::codec::record::{Record, SnapshotSource};
+use crate::dispatch::launch::LaunchSpec;
+use crate::id::{ClusterId, ExecutionId, NodeId, NodeName, RequestId, SessionId, Term, WriteId};
+use crate::jobs::job::RunResult;
+use crate::node::request::{Reply, Request};
+
+/// One attempt to connect to a peer. The node draws it, never twice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DialId(pub u64);
+
+/// One fact from outside.
+#[derive(Debug)]
+pub enum Input {
+    /// The deadline of [`Node::poll_timeout`](super::Node::poll_timeout) has passed. Never needed
+    /// if another input comes; never wrong if none was due.
+    Timeout,
+    /// A stream to a peer is open, and frames may be sent.
+    Connected {
+        /// The driver's name for it.
+        session: SessionId,
+        /// The dial that it answers, or `None` if the other side dialled.
+        dial: Option<DialId>,
+        /// The other side's address, for messages to people.
+        remote: SocketAddr,
+    },
+    /// A dial led to nothing.
+    ConnectFailed {
+        /// Which.
+        dial: DialId,
+        /// Why, for people.
+        reason: String,
+    },
+    /// A stream has ended; frames on it may be lost.
+    Disconnected {
+        /// Which.
+        session: SessionId,
+        /// Why, for people.
+        reason: String,
+    },
+    /// A frame came over a stream.
+    Frame {
+        /// Which stream.
+        session: SessionId,
+        /// Its payload.
+        payload: Bytes,
+    },
+    /// A datagram came.
+    Datagram {
+        /// From where, as far as it can be believed.
+        from: SocketAddr,
+        /// Its payload.
+        payload: Bytes,
+    },
+    /// A name that [`Output::Resolve`] asked for.
+    Resolved {
+        /// The name as asked.
+        name: String,
+        /// Its addresses, or why there are none.
+        result: Result<Vec<SocketAddr>, String>,
+    },
+    /// A group that [`Output::Persist`] handed out is synced.
+    Persisted {
+        /// Which.
+        write: WriteId,
+        /// The bytes of its snapshot, if it had one.
+        snapshot: Option<Bytes>,
+    },
+    /// The disk failed. What it holds is unknown, so the node halts.
+    DiskFailed {
+        /// Why, for people.
+        reason: String,
+    },
+    /// A client asks something.
+    Request {
+        /// The driver's name for it.
+        id: RequestId,
+        /// What.
+        request: Request,
+    },
+    /// A process that [`Output::Launch`] started has ended, or could not be started.
+    RunFinished {
+        /// Which.
+        execution: ExecutionId,
+        /// How.
+        result: RunResult,
+    },
+    /// The operator changed the node's own tags.
+    Retag(BTreeMap<String, String>),
+    /// Stop, without leaving the cluster: hand over, drain, and say [`Output::Stopped`].
+    Shutdown {
+        /// How long running executions may go on before they are ended.
+        drain: Duration,
+    },
+}
+
+/// One effect on the world. The driver performs them in order.
+#[derive(Debug)]
+pub enum Output {
+    /// Connect to a peer and answer with [`Input::Connected`] or [`Input::ConnectFailed`].
+    Dial {
+        /// The node's name for the attempt.
+        dial: DialId,
+        /// `host:port`.
+        addr: String,
+    },
+    /// Send a frame. Frames of one lane stay in order; a frame that cannot be sent ends the session.
+    Send {
+        /// Over which stream.
+        session: SessionId,
+        /// How urgently.
+        lane: Lane,
+        /// Its payload.
+        payload: Bytes,
+    },
+    /// End a stream. No [`Input::Disconnected`] is needed for it.
+    Close {
+        /// Which.
+        session: SessionId,
+    },
+    /// Send a datagram.
+    Datagram {
+        /// To where.
+        to: SocketAddr,
+        /// Its payload, at most 1,400 bytes.
+        payload: Bytes,
+    },
+    /// Look up a name and answer with [`Input::Resolved`].
+    Resolve {
+        /// `host[:port]`.
+        name: String,
+    },
+    /// Write these records in order, sync, and answer with [`Input::Persisted`]. One at a time.
+    Persist {
+        /// The node's name for the group.
+        write: WriteId,
+        /// The records.
+        records: Vec<Record>,
+        /// A snapshot to be encoded and made durable before the records.
+        snapshot: Option<SnapshotSource>,
+    },
+    /// Start a process and answer with [`Input::RunFinished`] when it has ended.
+    Launch(LaunchSpec),
+    /// End a process that was launched.
+    Kill {
+        /// Which.
+        execution: ExecutionId,
+        /// Why, for its row.
+        reason: String,
+    },
+    /// Answer a client.
+    Reply {
+        /// Which request.
+        id: RequestId,
+        /// The answer.
+        reply: Reply,
+    },
+    /// Something that a person or a checker needs to know.
+    Event(Event),
+    /// The node has stopped in good order; nothing follows.
+    Stopped,
+    /// The node cannot go on; nothing follows. Restart it.
+    Halt {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Something that a person or a checker needs to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The node belongs to this cluster from here on.
+    ClusterJoined(ClusterId),
+    /// This node leads, and its clock is set.
+    LeadershipWon(Term),
+    /// This node no longer leads.
+    LeadershipLost(Term),
+    /// Another node leads.
+    LeaderKnown {
+        /// Its name.
+        leader: NodeName,
+        /// Its term.
+        term: Term,
+    },
+    /// Nobody leads, and this is what is missing. Repeated every 10 s.
+    NoLeader(String),
+    /// A member came up.
+    MemberUp {
+        /// Its name.
+        name: NodeName,
+        /// Its peer address.
+        addr: String,
+    },
+    /// A member stopped answering.
+    MemberDown {
+        /// Its name.
+        name: NodeName,
+    },
+    /// The Raft configuration changed.
+    VotersChanged {
+        /// Who votes.
+        voters: Vec<String>,
+        /// Who listens.
+        learners: Vec<String>,
+    },
+    /// A peer said something that it may not, and was not heard.
+    Rejected {
+        /// Who, if that is known.
+        peer: Option<NodeId>,
+        /// What was wrong.
+        reason: String,
+    },
+    /// This node's or a peer's part in the cluster was refused.
+    Refused(String),
+    /// The leader's clock is off the cluster's: it claims nothing and hands over.
+    ClockOff {
+        /// By how many milliseconds.
+        ms: i64,
+    },
+    /// A schedule or a target could not be worked out; the text names the job.
+    JobTrouble(String),
+    /// An execution is about to start here.
+    Launching(ExecutionId),
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ClusterJoined(cluster) => write!(f, "this node belongs to cluster {cluster}"),
+            Self::LeadershipWon(term) => write!(f, "this node leads in term {term}"),
+            Self::LeadershipLost(term) => write!(f, "this node no longer leads (term {term})"),
+            Self::LeaderKnown { leader, term } => write!(f, "{leader} leads in term {term}"),
+            Self::NoLeader(missing) => write!(f, "no leader: {missing}"),
+            Self::MemberUp { name, addr } => write!(f, "member {name} at {addr} is up"),
+            Self::MemberDown { name } => write!(f, "member {name} does not answer"),
+            Self::VotersChanged { voters, learners } if learners.is_empty() => {
+                write!(f, "voters: {}", voters.join(", "))
+            }
+            Self::VotersChanged { voters, learners } => {
+                write!(f, "voters: {}; learners: {}", voters.join(", "), learners.join(", "))
+            }
+            Self::Rejected { peer: Some(peer), reason } => write!(f, "rejected {peer}: {reason}"),
+            Self::Rejected { peer: None, reason } => write!(f, "rejected a message: {reason}"),
+            Self::Refused(reason) => f.write_str(reason),
+            Self::ClockOff { ms } => {
+                write!(f, "this leader's clock is {ms} ms off the cluster's; it hands over")
+            }
+            Self::JobTrouble(text) => f.write_str(text),
+            Self::Launching(execution) => write!(f, "execution {execution} starts"),
+        }
+    }
+}

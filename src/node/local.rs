@@ -1,0 +1,59 @@
+//! What a node remembers on disk besides Raft: its cluster, its pledge, its journal and outbox.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::codec::record::Recovered;
+use crate::codec::{DecodeError, decode, encode};
+use crate::dispatch::agent::{self, Agent};
+use crate::id::ClusterId;
+use crate::membership::formation::Proposal;
+
+/// One fact of the node's own, as a record of the log holds it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LocalFact {
+    /// The node belongs to this cluster.
+    Cluster(ClusterId),
+    /// The node has pledged itself to this set of founders.
+    Pledge(Proposal),
+    /// About an execution here.
+    Agent(agent::Fact),
+}
+
+/// All of the node's own facts.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Local {
+    /// The cluster that it belongs to.
+    pub cluster: Option<ClusterId>,
+    /// The set that it has pledged itself to.
+    pub pledge: Option<Proposal>,
+    agent: agent::Checkpoint,
+}
+
+impl Local {
+    /// The facts as `recovered` has them, and the agent that they make.
+    ///
+    /// # Errors
+    /// If a record is no fact: the log was written by another version, or by something else.
+    pub fn recover(recovered: &Recovered) -> Result<(Self, Agent), DecodeError> {
+        let mut local = match &recovered.checkpoint {
+            Some(bytes) => decode::<Self>("checkpoint of the node", bytes)?,
+            None => Self::default(),
+        };
+        let mut facts = Vec::new();
+        for bytes in &recovered.locals {
+            match decode::<LocalFact>("fact of the node", bytes)? {
+                LocalFact::Cluster(cluster) => local.cluster = Some(cluster),
+                LocalFact::Pledge(proposal) => local.pledge = Some(proposal),
+                LocalFact::Agent(fact) => facts.push(fact),
+            }
+        }
+        let agent = Agent::recover(std::mem::take(&mut local.agent), facts);
+        Ok((local, agent))
+    }
+
+    /// All facts as a checkpoint of the log.
+    pub fn checkpoint(&self, agent: &Agent) -> Bytes {
+        encode(&Self { agent: agent.checkpoint(), ..self.clone() })
+    }
+}
