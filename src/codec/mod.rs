@@ -10,7 +10,10 @@
 //! - Decoding takes all of its input; trailing bytes are an error.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub mod log;
+pub mod memory_disk;
 pub mod record;
+pub mod snapshot;
 
 use bytes::Bytes;
 use serde::Serialize;
