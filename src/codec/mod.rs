@@ -11,7 +11,10 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod frame;
+pub mod log;
+pub mod memory_disk;
 pub mod record;
+pub mod snapshot;
 
 use bytes::Bytes;
 use serde::Serialize;

@@ -14,8 +14,8 @@ use crate::membership::formation::Proposal;
 pub enum LocalFact {
     /// The node belongs to this cluster.
     Cluster(ClusterId),
-    /// The node has pledged itself to this set of founders.
-    Pledge(Proposal),
+    /// The node is pledged to this set of founders, or to none; replaces any pledge before.
+    Pledge(Option<Proposal>),
     /// About an execution here.
     Agent(agent::Fact),
 }
@@ -44,7 +44,7 @@ impl Local {
         for bytes in &recovered.locals {
             match decode::<LocalFact>("fact of the node", bytes)? {
                 LocalFact::Cluster(cluster) => local.cluster = Some(cluster),
-                LocalFact::Pledge(proposal) => local.pledge = Some(proposal),
+                LocalFact::Pledge(pledge) => local.pledge = pledge,
                 LocalFact::Agent(fact) => facts.push(fact),
             }
         }
