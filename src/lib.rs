@@ -4,4 +4,5 @@
 pub mod codec;
 pub mod id;
 pub mod jobs;
+pub mod membership;
 pub mod time;
