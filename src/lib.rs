@@ -7,5 +7,6 @@ pub mod dispatch;
 pub mod fuzzing;
 pub mod id;
 pub mod jobs;
+pub mod membership;
 pub mod schedule;
 pub mod time;
