@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::dispatch::leader::Patience;
 use crate::id::{Boot, Incarnation, NodeId, NodeName};
@@ -26,6 +27,12 @@ pub struct NodeConfig {
     pub tags: BTreeMap<String, String>,
     /// Whom to ask for the others, `host[:port]`, again and again.
     pub join: Vec<String>,
+    /// The longest pause between two rounds of joining.
+    pub retry_interval: Duration,
+    /// How long a dead node is remembered by the gossip.
+    pub reconnect_timeout: Duration,
+    /// How long a dead server keeps its vote.
+    pub dead_server_grace: Duration,
     /// The pace of the gossip.
     pub profile: Profile,
     /// Stretches every time of Raft; 1 to 10.

@@ -1,0 +1,341 @@
+//! The node among others: sessions, gossip, the founding of a cluster.
+
+use std::collections::BTreeMap;
+
+use super::io::{Event, Output};
+use super::links::LinkEvent;
+use super::local::LocalFact;
+use super::message::Message;
+use super::{Life, Node, candidate};
+use crate::codec::encode;
+use crate::codec::frame::Lane;
+use crate::id::{ClusterId, NodeId, NodeName, SessionId, Term};
+use crate::membership::formation::{Candidate, Formation, FormationEffect, Proposal};
+use crate::membership::gossip::Gossiper;
+use crate::membership::roster::RosterEffect;
+use crate::node::disk::After;
+use crate::consensus;
+
+impl Node {
+    pub(super) fn on_frame(&mut self, session: SessionId, payload: &[u8]) {
+        let state = self.engine.as_ref().map(|engine| engine.machine());
+        let boot_of = |id: NodeId| {
+            let state = state.as_ref()?;
+            state.0.nodes().find(|(_, record)| record.id == id).map(|(_, record)| record.boot)
+        };
+        let events = self.links.on_frame(self.now.mono, session, payload, boot_of);
+        self.on_links(events);
+    }
+
+    pub(super) fn on_links(&mut self, events: Vec<LinkEvent>) {
+        for event in events {
+            match event {
+                LinkEvent::Up(peer) => self.on_peer_up(peer),
+                LinkEvent::Down(peer) => self.on_peer_down(peer),
+                LinkEvent::Changed(peer) => self.on_peer_changed(peer),
+                LinkEvent::Said { from, wall, message } => {
+                    self.clock.on_sample(self.now, from, wall);
+                    self.on_message(from, message);
+                }
+                LinkEvent::Refused(reason) => self.event(Event::Refused(reason)),
+                LinkEvent::Garbled { peer, reason } => {
+                    self.event(Event::Rejected { peer, reason });
+                }
+            }
+        }
+    }
+
+    fn on_peer_up(&mut self, peer: NodeId) {
+        if let Some(entry) = self.links.peer(peer) {
+            let (name, addr) = (entry.hello.name.clone(), entry.hello.peer_addr.clone());
+            self.event(Event::MemberUp { name, addr });
+        }
+        self.on_peer_changed(peer);
+        if let Some(engine) = &mut self.engine {
+            engine.on_connected(peer);
+            let (term, leader) = self.known_leader;
+            self.links.send(peer, Lane::Control, Message::Leads { term, leader });
+        }
+        if self.known_leader.1 == Some(peer) {
+            self.agent.report_all();
+        }
+        self.look_again();
+    }
+
+    fn on_peer_down(&mut self, peer: NodeId) {
+        if let Some(entry) = self.links.peer(peer) {
+            let name = entry.hello.name.clone();
+            self.event(Event::MemberDown { name });
+        }
+        if let Some(engine) = &mut self.engine {
+            engine.on_disconnected(peer);
+        }
+        if self.known_leader.1 == Some(peer) {
+            self.requests.recall(None);
+        }
+        self.look_again();
+    }
+
+    /// A peer said who it is, for the first time or again: it may belong to a cluster that this
+    /// node does not belong to yet.
+    fn on_peer_changed(&mut self, peer: NodeId) {
+        let cluster = self.links.peer(peer).and_then(|entry| entry.hello.cluster);
+        if let Some(cluster) = cluster {
+            self.adopt(cluster);
+        }
+        self.look_again();
+    }
+
+    /// Joins a founded cluster, if this node belongs to none and is not pledged to another.
+    fn adopt(&mut self, cluster: ClusterId) {
+        let pledged = self.local.pledge.as_ref().map(|pledge| pledge.cluster);
+        let bound = pledged.is_some_and(|pledged| pledged != cluster);
+        if self.local.cluster.is_none() && !bound {
+            self.belong_to(cluster);
+        }
+    }
+
+    fn belong_to(&mut self, cluster: ClusterId) {
+        self.local.cluster = Some(cluster);
+        let fact = encode(&LocalFact::Cluster(cluster));
+        self.disk.push_local(fact, Some(After::Cluster(cluster)));
+        self.roster.set_cluster(cluster);
+        if let Some(formation) = &mut self.formation {
+            formation.founded(cluster);
+        }
+    }
+
+    pub(super) fn on_cluster_durable(&mut self, cluster: ClusterId) {
+        self.links.update_me(|me| me.cluster = Some(cluster));
+        self.event(Event::ClusterJoined(cluster));
+        self.look_again();
+    }
+
+    pub(super) fn on_message(&mut self, from: NodeId, message: Message) {
+        match message {
+            // The links have dealt with these.
+            Message::Hello(_) | Message::Refused(_) => {}
+            Message::Raft(message) => self.on_raft(from, message),
+            Message::Formation(message) => {
+                if let Some(formation) = &mut self.formation {
+                    formation.on_message(self.now.mono, from, message);
+                }
+            }
+            Message::Dispatch(message) => self.on_dispatch(from, message),
+            Message::Leads { term, leader } => {
+                if self.engine.is_none() && term >= self.known_leader.0 {
+                    self.learn_leader(term, leader);
+                }
+            }
+            Message::Forward { id, write } => self.on_forward(from, id, write),
+            Message::Forwarded { id, result } => self.on_forwarded(from, id, result),
+            Message::ReadIndex { id } => self.on_read_index(from, id),
+            Message::ReadIndexIs { id, index } => self.on_read_index_is(from, id, index),
+            Message::Leave => self.on_leave_wish(from),
+            Message::Removed => self.on_removed(from),
+        }
+    }
+
+    /// Raft is spoken only within a cluster.
+    fn on_raft(&mut self, from: NodeId, message: consensus::Message) {
+        let theirs = self.links.peer(from).and_then(|peer| peer.hello.cluster);
+        let ours = self.links.me().cluster;
+        match &mut self.engine {
+            Some(engine) if ours.is_some() && ours == theirs => engine.on_message(from, message),
+            Some(_) | None => {}
+        }
+    }
+
+    pub(super) fn run_links(&mut self) -> bool {
+        let targets = self.targets();
+        self.links.want(self.now.mono, targets);
+        let events = self.links.on_timeout(self.now.mono);
+        let acted = !events.is_empty();
+        self.on_links(events);
+        acted
+    }
+
+    /// Whom this node dials: of two servers the lower id dials the other, agents dial servers.
+    fn targets(&self) -> BTreeMap<NodeId, String> {
+        let me = self.links.me();
+        let mut targets = BTreeMap::new();
+        if me.server {
+            let configured = self.raft.voters.iter().chain(&self.raft.learners);
+            for (&id, peer) in configured.filter(|(id, _)| **id > me.id) {
+                targets.insert(id, peer.addr.clone());
+            }
+        }
+        let dials = |them: &&Gossiper| them.server && (!me.server || them.id > me.id);
+        for them in self.roster.members().filter(dials) {
+            targets.insert(them.id, them.peer_addr().to_string());
+        }
+        targets
+    }
+
+    pub(super) fn run_roster(&mut self) -> bool {
+        self.roster.on_timeout(self.now.mono);
+        let mut acted = false;
+        while let Some(effect) = self.roster.poll_effect() {
+            acted = true;
+            match effect {
+                RosterEffect::Datagram { to, bytes } => {
+                    self.outputs.push_back(Output::Datagram { to, payload: bytes });
+                }
+                RosterEffect::Resolve { join } => {
+                    self.outputs.push_back(Output::Resolve { name: join });
+                }
+                RosterEffect::Up(_) | RosterEffect::Down(_) => self.look_again(),
+                RosterEffect::Renewed(me) => {
+                    tracing::debug!(generation = me.generation, "declared dead, and lives on");
+                }
+                // The session's Hello says so too, and with more certainty.
+                RosterEffect::FoundedElsewhere(_) => {}
+                RosterEffect::JoinFailed { join, reason } => {
+                    tracing::debug!(join, reason, "no answer");
+                }
+                RosterEffect::Rejected { from, reason } => {
+                    let reason = format!("a datagram from {from}: {reason}");
+                    self.event(Event::Rejected { peer: None, reason });
+                }
+                RosterEffect::Left => {}
+            }
+        }
+        acted
+    }
+
+    pub(super) fn run_formation(&mut self) -> bool {
+        let now = self.now.mono;
+        let Some(formation) = &mut self.formation else { return false };
+        let linked = self.links.peers().filter(|(_, peer)| peer.session.is_some());
+        let servers = linked.filter(|(_, peer)| peer.hello.server);
+        let peers: Vec<Candidate> = servers.map(|(_, peer)| candidate(&peer.hello)).collect();
+        formation.update(now, &peers);
+        formation.on_timeout(now);
+        let mut acted = false;
+        while let Some(effect) = self.formation.as_mut().and_then(Formation::poll_effect) {
+            acted = true;
+            self.on_formation(effect);
+        }
+        acted
+    }
+
+    fn on_formation(&mut self, effect: FormationEffect) {
+        match effect {
+            FormationEffect::Send { to, message } => {
+                self.links.send(to, Lane::Control, Message::Formation(message));
+            }
+            FormationEffect::Persist { pledge } => {
+                self.local.pledge.clone_from(&pledge);
+                let fact = encode(&LocalFact::Pledge(pledge));
+                self.disk.push_local(fact, Some(After::Pledge));
+            }
+            FormationEffect::Initialize { proposal } => self.found(&proposal),
+            FormationEffect::Waiting(missing) => tracing::debug!(missing, "formation waits"),
+        }
+    }
+
+    /// Founds the cluster that all its members have pledged themselves to.
+    fn found(&mut self, proposal: &Proposal) {
+        let Some(engine) = &mut self.engine else { return };
+        let peer = |(name, addr): &(crate::id::NodeName, String)| consensus::Peer {
+            name: name.to_string(),
+            addr: addr.clone(),
+        };
+        let members = proposal.members.iter().map(|(&id, member)| (id, peer(member))).collect();
+        engine.initialize(members);
+        self.belong_to(proposal.cluster);
+    }
+
+    /// Takes note of who leads; whoever waits for a leader acts on it.
+    pub(super) fn learn_leader(&mut self, term: Term, leader: Option<NodeId>) {
+        if self.known_leader == (term, leader) {
+            return;
+        }
+        let before = std::mem::replace(&mut self.known_leader, (term, leader));
+        self.requests.recall(leader);
+        if let Some(id) = leader.filter(|_| before.1 != leader || before.0 != term) {
+            let leader = self.name_of(id);
+            self.event(Event::LeaderKnown { leader, term });
+            self.agent.report_all();
+        }
+        if self.engine.is_some() {
+            self.links.send_all(&Message::Leads { term, leader });
+        }
+        self.no_leader_at = self.now.mono + super::NO_LEADER_EVERY;
+    }
+
+    pub(super) fn name_of(&self, id: NodeId) -> NodeName {
+        if id == self.id() {
+            return self.config.name.clone();
+        }
+        if let Some(peer) = self.links.peer(id) {
+            return peer.hello.name.clone();
+        }
+        let configured = self.raft.voters.get(&id).or_else(|| self.raft.learners.get(&id));
+        let named = configured.and_then(|peer| NodeName::new(peer.name.clone()).ok());
+        named.unwrap_or_else(|| NodeName::new(id.to_string()).expect("hex digits are a name"))
+    }
+
+    /// What is missing while nobody leads, for people.
+    pub(super) fn missing(&self) -> String {
+        let mut text = match (&self.formation, &self.engine) {
+            (_, None) => self.missing_servers(),
+            (Some(formation), Some(_)) => {
+                formation.waiting_for().unwrap_or_else(|| self.missing_voters())
+            }
+            (None, Some(_)) => self.missing_voters(),
+        };
+        let unanswered = self.roster.unanswered();
+        if !unanswered.is_empty() {
+            text.push_str("; ");
+            text.push_str(&unanswered.join(", "));
+        }
+        text
+    }
+
+    fn missing_servers(&self) -> String {
+        let linked = self.links.peers().filter(|(_, peer)| peer.session.is_some());
+        match linked.filter(|(_, peer)| peer.hello.server).count() {
+            0 => "waiting for a server to answer".to_owned(),
+            known => format!("{known} servers answer, none of them knows a leader"),
+        }
+    }
+
+    fn missing_voters(&self) -> String {
+        let voters = &self.raft.voters;
+        if voters.is_empty() {
+            return "waiting to be admitted by the cluster's leader".to_owned();
+        }
+        let answers = |id: &NodeId| *id == self.id() || self.links.session_of(*id).is_some();
+        let silent: Vec<String> =
+            voters.keys().filter(|id| !answers(id)).map(|&id| self.name_of(id).to_string()).collect();
+        let (have, quorum) = (voters.len() - silent.len(), voters.len() / 2 + 1);
+        if silent.is_empty() {
+            return format!("an election is under way among {} voters", voters.len());
+        }
+        format!("waiting for {quorum} of {} voters, know {have}: no answer from {}",
+            voters.len(), silent.join(", "))
+    }
+
+    pub(super) fn run_notices(&mut self) {
+        let now = self.now.mono;
+        if now >= self.report_at {
+            self.report_at = now + super::REPORT_EVERY;
+            self.agent.report_all();
+        }
+        if self.raft_leader().is_none() && now >= self.no_leader_at {
+            self.no_leader_at = now + super::NO_LEADER_EVERY;
+            if self.life == Life::Running {
+                let missing = self.missing();
+                self.event(Event::NoLeader(missing));
+            }
+        }
+        self.clock.prune(now);
+    }
+
+    /// The leader that this node knows to hold a quorum.
+    pub(super) fn raft_leader(&self) -> Option<NodeId> {
+        self.known_leader.1
+    }
+}
+

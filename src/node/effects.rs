@@ -1,0 +1,189 @@
+//! What engine, disk and agent want done, and what follows from it.
+
+use bytes::Bytes;
+
+use super::io::{Event, Output};
+use super::local::LocalFact;
+use super::message::{Message, Refusal};
+use super::replicated::{Outcome, Replicated};
+use super::requests::What;
+use super::{Life, Node};
+use crate::codec::encode;
+use crate::codec::frame::Lane;
+use crate::consensus::{self, Effect, ProposeError};
+use crate::dispatch::agent;
+use crate::dispatch::message::Message as Dispatch;
+use crate::id::{CommandId, NodeId, WriteId};
+use crate::node::disk::After;
+use crate::node::request::{Reply, RequestError};
+
+impl Node {
+    pub(super) fn run_engine(&mut self) -> bool {
+        let Some(engine) = &mut self.engine else { return false };
+        engine.run(self.now.mono);
+        let mut acted = false;
+        while let Some(effect) = self.engine.as_mut().and_then(Engine::poll_effect) {
+            acted = true;
+            self.on_effect(effect);
+            if self.life == Life::Over {
+                return false;
+            }
+        }
+        acted
+    }
+
+    fn on_effect(&mut self, effect: Effect<Replicated>) {
+        match effect {
+            Effect::Send { peer, lane, message } => {
+                let unheard = !self.links.send(peer, lane, Message::Raft(message));
+                if let Some(engine) = self.engine.as_mut().filter(|_| unheard) {
+                    engine.on_disconnected(peer);
+                }
+            }
+            Effect::Persist { write, records, snapshot } => {
+                self.disk.push_engine(write, records, snapshot);
+            }
+            Effect::Applied { reply, .. } => self.on_applied(reply),
+            Effect::Proposed { id, result } => self.on_proposed(id, result),
+            Effect::ReadIndex { id, result } => self.on_read_index_known(id, result.ok()),
+            Effect::MembershipDone { result } => self.on_membership_done(result),
+            Effect::StatusChanged => self.on_status(),
+            Effect::Rejected { peer, reason } => {
+                self.event(Event::Rejected { peer: Some(peer), reason });
+            }
+            Effect::Halt { reason } => self.halt(reason),
+        }
+    }
+
+    fn on_status(&mut self) {
+        let Some(engine) = &self.engine else { return };
+        let status = engine.status();
+        let before = std::mem::replace(&mut self.raft, status);
+        if !self.raft.voters.is_empty() {
+            self.links.update_me(|me| me.virgin = false);
+        }
+        let same = before.voters.keys().eq(self.raft.voters.keys())
+            && before.learners.keys().eq(self.raft.learners.keys());
+        if !same {
+            let names = |ids: Vec<NodeId>| ids.into_iter().map(|id| self.name_of(id).to_string());
+            let voters = names(self.raft.voters.keys().copied().collect()).collect();
+            let learners = names(self.raft.learners.keys().copied().collect()).collect();
+            self.event(Event::VotersChanged { voters, learners });
+        }
+        let (term, leader) = (self.raft.term, self.raft.leader);
+        self.learn_leader(term, leader);
+        self.on_role();
+    }
+
+    fn on_applied(&mut self, outcome: Outcome) {
+        self.look_again();
+        let Some(id) = outcome.id else {
+            if let Err(error) = outcome.applied {
+                self.event(Event::JobTrouble(format!("an entry of the log was skipped: {error}")));
+            }
+            return;
+        };
+        let Ok(applied) = outcome.applied else { return };
+        if let Some(to) = self.forwarded_by(id) {
+            let result = Ok(Box::new(applied));
+            self.links.send(to, Lane::Control, Message::Forwarded { id, result });
+        } else if let Some(request) = self.requests.of_command(id) {
+            self.answer(request, Reply::Written(Box::new(applied)));
+        }
+    }
+
+    /// The log has taken a proposal, or has not.
+    fn on_proposed(&mut self, id: CommandId, result: Result<consensus::Position, ProposeError>) {
+        if self.on_own_proposal(id, result.is_ok()) {
+            return;
+        }
+        let Err(error) = result else { return };
+        if let Some(to) = self.forwarded_by(id) {
+            let result = Err(match error {
+                ProposeError::NotLeader { .. } | ProposeError::LeaseExpired => Refusal::NotLeader,
+                ProposeError::Unknown => Refusal::Failed(RequestError::Unknown),
+            });
+            self.links.send(to, Lane::Control, Message::Forwarded { id, result });
+            return;
+        }
+        let Some(request) = self.requests.of_command(id) else { return };
+        if let Some(open) = self.requests.get_mut(request)
+            && matches!(open.what, What::Write { .. })
+        {
+            open.exposed |= error == ProposeError::Unknown;
+            open.stage = super::requests::Stage::Waiting;
+        }
+    }
+
+    pub(super) fn on_persisted(&mut self, write: WriteId, snapshot: Option<Bytes>) {
+        let mut snapshot = snapshot;
+        for after in self.disk.on_persisted(write) {
+            match after {
+                After::Engine(write) => {
+                    if let Some(engine) = &mut self.engine {
+                        engine.on_persisted(write, snapshot.take());
+                    }
+                }
+                After::Agent(fact) => self.agent.on_persisted(fact),
+                After::Pledge => {
+                    if let Some(formation) = &mut self.formation {
+                        formation.on_persisted(self.now.mono);
+                    }
+                }
+                After::Cluster(cluster) => self.on_cluster_durable(cluster),
+            }
+        }
+    }
+
+    pub(super) fn on_dispatch(&mut self, from: NodeId, message: Dispatch) {
+        match message {
+            Dispatch::Order(order) => self.agent.on_order(self.now.wall, order),
+            Dispatch::Ack(execution) => self.agent.on_ack(execution),
+            Dispatch::Report(report) => self.on_report(from, report),
+        }
+    }
+
+    pub(super) fn run_agent(&mut self) -> bool {
+        let mut acted = false;
+        while let Some(effect) = self.agent.poll_effect() {
+            acted = true;
+            match effect {
+                agent::Effect::Persist(fact) => {
+                    let bytes = encode(&LocalFact::Agent(fact.clone()));
+                    let lazy = matches!(fact, agent::Fact::Acknowledged(_));
+                    let after = (!lazy).then_some(After::Agent(fact));
+                    self.disk.push_local(bytes, after);
+                }
+                agent::Effect::Launch(spec) => {
+                    self.event(Event::Launching(spec.execution));
+                    self.outputs.push_back(Output::Launch(spec));
+                }
+                agent::Effect::Report(report) => {
+                    if let Some(leader) = self.raft_leader() {
+                        self.tell(leader, Dispatch::Report(report));
+                    }
+                }
+                agent::Effect::Refused { execution, reason } => {
+                    tracing::debug!(%execution, reason, "order refused");
+                }
+            }
+        }
+        acted
+    }
+
+    /// Says something about an execution to a node, which may be this one.
+    pub(super) fn tell(&mut self, to: NodeId, message: Dispatch) {
+        if to == self.id() {
+            self.loopback.push_back(Message::Dispatch(message));
+        } else {
+            let lane = match &message {
+                Dispatch::Order(_) | Dispatch::Ack(_) => Lane::Control,
+                // A report may carry 256,000 bytes of output.
+                Dispatch::Report(_) => Lane::Append,
+            };
+            self.links.send(to, lane, Message::Dispatch(message));
+        }
+    }
+}
+
+use crate::consensus::Engine;

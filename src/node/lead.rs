@@ -1,0 +1,607 @@
+//! What a node does while it leads: it keeps the cluster's clock, claims what is due, orders runs,
+//! books reports, and keeps the Raft configuration in step with who is there.
+//!
+//! A node leads from when the log's first entry of its term is applied (its state is then as fresh
+//! as any acknowledgement) and its clock is set, until Raft says that it no longer holds a quorum.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use rand::RngExt;
+
+use super::Node;
+use super::clock::OFF_MAX;
+use super::io::Event;
+use super::message::Message;
+use crate::codec::encode;
+use crate::codec::frame::Lane;
+use crate::consensus::{self, ChangeError};
+use crate::dispatch::leader::{Leader, NodeView};
+use crate::dispatch::message::{Message as Dispatch, Progress, Report};
+use crate::dispatch::timing;
+use crate::id::{Boot, CommandId, ExecutionId, LogIndex, NodeId, NodeName, Revision, Term};
+use crate::jobs::State;
+use crate::jobs::command::{Claim, Command, Plan, Role, Stamped, Timing};
+use crate::jobs::job::{JobSpec, Trigger};
+use crate::membership::autopilot::{Autopilot, Change, Health, Present, Server, Step, View, Wish};
+use crate::membership::autopilot::Role as RaftRole;
+use crate::node::request::{RequestError, Write};
+use crate::node::requests::{OPEN_MAX, Stage};
+use crate::schedule::parse_zone;
+use crate::time::{Mono, Now, Wall};
+
+/// How often a leader looks at the configuration when nothing happens.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// How long a leader whose clock is off waits before it tries again to hand over.
+const CLOCK_OFF_EVERY: Duration = Duration::from_secs(2);
+
+/// The ReadIndex by which a new leader learns that its state is fresh.
+const READ_FRESH: u64 = 0;
+
+/// Numbers of a node's own proposals have this bit, those of its clients' writes do not.
+const OWN_PROPOSAL: u64 = 1 << 63;
+
+/// A term of leadership.
+#[derive(Debug)]
+pub(super) struct Leading {
+    term: Term,
+    since: Mono,
+    stage: Fresh,
+    autopilot: Autopilot,
+    leaving: BTreeSet<NodeId>,
+    changing: bool,
+    admitting: BTreeMap<NodeId, Boot>,
+    settling: bool,
+    look: bool,
+    wake: Option<Mono>,
+    clock_off_at: Option<Mono>,
+}
+
+/// Whether a leader's state is as fresh as any acknowledgement.
+#[derive(Debug)]
+enum Fresh {
+    /// It asks Raft.
+    Asking,
+    /// It is once this is applied.
+    At(LogIndex),
+    /// It is; there is work.
+    Yes(Box<Leader>),
+}
+
+/// What one of the node's own proposals was for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Own {
+    Claim,
+    Report { execution: ExecutionId, ack: Option<NodeId> },
+    Admit(NodeId),
+    Settle,
+}
+
+impl Leading {
+    pub(super) fn poll_timeout(&self) -> Option<Mono> {
+        self.wake
+    }
+}
+
+impl Node {
+    /// Whether this node leads, with a fresh state and a clock.
+    pub(super) fn leads(&mut self) -> bool {
+        let fresh = |leading: &Leading| matches!(leading.stage, Fresh::Yes(_));
+        self.leading.as_ref().is_some_and(fresh) && self.cluster_now().is_some()
+    }
+
+    /// Something has happened that a leader may have to act on.
+    pub(super) fn look_again(&mut self) {
+        if let Some(leading) = &mut self.leading {
+            leading.look = true;
+        }
+    }
+
+    /// The cluster's clock; `None` unless this node leads and hears a quorum.
+    fn cluster_now(&mut self) -> Option<Wall> {
+        self.leading.as_ref()?;
+        let voters: Vec<NodeId> = self.raft.voters.keys().copied().collect();
+        self.clock.read(self.now, self.links.me().id, &voters)
+    }
+
+    /// Raft says whether this node leads.
+    pub(super) fn on_role(&mut self) {
+        let term = self.raft.term;
+        let leads = self.raft.leader == Some(self.id());
+        let current = self.leading.as_ref().map(|leading| leading.term);
+        if current.is_some() && (!leads || current != Some(term)) {
+            self.leading = None;
+            self.clock.stop();
+            self.event(Event::LeadershipLost(current.unwrap_or(term)));
+        }
+        if leads && self.leading.is_none() {
+            self.leading = Some(Leading {
+                term,
+                since: self.now.mono,
+                stage: Fresh::Asking,
+                autopilot: Autopilot::new(self.config.dead_server_grace),
+                leaving: BTreeSet::new(),
+                changing: false,
+                admitting: BTreeMap::new(),
+                settling: false,
+                look: true,
+                wake: None,
+                clock_off_at: None,
+            });
+            self.read_index(READ_FRESH);
+        }
+    }
+
+    fn read_index(&mut self, number: u64) {
+        if let Some(engine) = &mut self.engine {
+            engine.read_index(number);
+        }
+    }
+
+    /// Asks Raft for a ReadIndex, for a client of this node or of another.
+    pub(super) fn ask_read_index(&mut self, from: Option<NodeId>, number: u64) {
+        self.read_last += 1;
+        self.reads.insert(self.read_last, (from, number));
+        self.read_index(self.read_last);
+    }
+
+    pub(super) fn on_read_index_known(&mut self, id: u64, index: Option<LogIndex>) {
+        if id == READ_FRESH {
+            if let Some(leading) = &mut self.leading
+                && matches!(leading.stage, Fresh::Asking | Fresh::At(_))
+            {
+                leading.stage = index.map_or(Fresh::Asking, Fresh::At);
+                leading.look = true;
+            }
+            return;
+        }
+        let Some((from, number)) = self.reads.remove(&id) else { return };
+        if let Some(from) = from {
+            let message = Message::ReadIndexIs { id: number, index };
+            self.links.send(from, Lane::Control, message);
+            return;
+        }
+        let Some(request) = self.requests.of_read(number) else { return };
+        match (self.requests.get_mut(request), index) {
+            (Some(open), Some(index)) => open.stage = Stage::Applying(index),
+            (Some(_), None) => self.requests.pause(self.now.mono, request),
+            (None, _) => {}
+        }
+    }
+
+    pub(super) fn run_lead(&mut self) -> bool {
+        let now = self.now.mono;
+        let Some(leading) = &mut self.leading else { return false };
+        let due = leading.wake.is_some_and(|at| at <= now);
+        if !leading.look && !due {
+            return false;
+        }
+        leading.look = false;
+        leading.wake = Some(now + LOOK_EVERY);
+        self.become_fresh();
+        let Some(wall) = self.cluster_now() else { return false };
+        let at = Now { mono: now, wall };
+        let clock_off = self.hand_over_if_clock_is_off();
+        self.introduce(wall);
+        self.pilot();
+        if !clock_off {
+            self.dispatch(at);
+        }
+        true
+    }
+
+    fn become_fresh(&mut self) {
+        let Some(wall) = self.cluster_now() else { return };
+        let Some(leading) = &mut self.leading else { return };
+        match leading.stage {
+            Fresh::Yes(_) => {}
+            Fresh::Asking => {
+                let asked = self.now.mono.saturating_since(leading.since) >= LOOK_EVERY;
+                if asked {
+                    leading.since = self.now.mono;
+                    self.read_index(READ_FRESH);
+                }
+            }
+            Fresh::At(index) => {
+                if self.raft.applied < Some(index) {
+                    return;
+                }
+                let since = Now { mono: self.now.mono, wall };
+                let (term, patience) = (leading.term, self.config.patience);
+                let leader =
+                    Leader::new(term, since, self.booted, patience, self.rng.random::<u64>());
+                leading.stage = Fresh::Yes(Box::new(leader));
+                self.event(Event::LeadershipWon(term));
+            }
+        }
+    }
+
+    /// A leader whose clock is off the median claims nothing, and lets another lead.
+    fn hand_over_if_clock_is_off(&mut self) -> bool {
+        let (now, me) = (self.now, self.id());
+        let voters: Vec<NodeId> = self.raft.voters.keys().copied().collect();
+        let Some(ahead) = self.clock.ahead(now, me, &voters) else { return false };
+        if u128::from(ahead.unsigned_abs()) <= OFF_MAX.as_micros() {
+            return false;
+        }
+        let Some(leading) = &mut self.leading else { return false };
+        if leading.clock_off_at.is_some_and(|at| now.mono < at) {
+            return true;
+        }
+        leading.clock_off_at = Some(now.mono + CLOCK_OFF_EVERY);
+        self.event(Event::ClockOff { ms: ahead / 1_000 });
+        if let (Some(to), Some(engine)) = (self.clock.nearest(now, me, &voters), &mut self.engine) {
+            engine.transfer(to);
+        }
+        true
+    }
+
+    /// Hands leadership to the voter that is furthest with the log, if this node leads.
+    pub(super) fn hand_over(&mut self) {
+        let me = self.id();
+        let linked = |id: &&NodeId| **id != me && self.links.session_of(**id).is_some();
+        let matched = |id: &&NodeId| self.raft.matched.get(*id).copied().flatten();
+        let to = self.raft.voters.keys().filter(linked).max_by_key(matched).copied();
+        if let (true, Some(to), Some(engine)) = (self.leading.is_some(), to, &mut self.engine) {
+            engine.transfer(to);
+        }
+    }
+
+    /// Tells the replicated state which cluster this is, and which nodes have come.
+    fn introduce(&mut self, wall: Wall) {
+        let Some(state) = self.state() else { return };
+        let fresh = |leading: &Leading| matches!(leading.stage, Fresh::Yes(_));
+        if !self.leading.as_ref().is_some_and(fresh) {
+            return;
+        }
+        let cluster = self.links.me().cluster;
+        if let (None, Some(cluster)) = (state.cluster(), cluster)
+            && !self.leading.as_ref().is_some_and(|leading| leading.settling)
+        {
+            if let Some(leading) = &mut self.leading {
+                leading.settling = true;
+            }
+            let timezone = self.config.timezone.clone();
+            self.propose_own(wall, Command::Settings { timezone }, Own::Settle);
+            self.propose_own(wall, Command::Found { cluster }, Own::Settle);
+        }
+        let me = self.links.me();
+        let own = std::iter::once((me.id, me));
+        let linked = self.links.peers().filter(|(_, peer)| peer.session.is_some());
+        let known = own.chain(linked.map(|(&id, peer)| (id, &peer.hello)));
+        let unknown = |boot: Boot, name: &NodeName, id: NodeId| {
+            let record = state.node(name);
+            record.is_none_or(|record| record.id != id || record.boot < boot)
+        };
+        let admitting = |id: NodeId, boot: Boot| {
+            let leading = self.leading.as_ref();
+            leading.is_some_and(|leading| leading.admitting.get(&id) == Some(&boot))
+        };
+        let new: Vec<(NodeId, NodeName, Boot, Role)> = known
+            .filter(|(id, hello)| hello.cluster == cluster && !admitting(*id, hello.boot))
+            .filter(|(id, hello)| unknown(hello.boot, &hello.name, *id))
+            .map(|(id, hello)| {
+                let role = if hello.server { Role::Server } else { Role::Agent };
+                (id, hello.name.clone(), hello.boot, role)
+            })
+            .collect();
+        for (id, name, boot, role) in new {
+            if let Some(leading) = &mut self.leading {
+                leading.admitting.insert(id, boot);
+            }
+            self.propose_own(wall, Command::Admit { name, id, boot, role }, Own::Admit(id));
+        }
+    }
+
+    fn dispatch(&mut self, at: Now) {
+        let Some(state) = self.state() else { return };
+        let nodes = self.nodes();
+        let Some(Leading { stage: Fresh::Yes(leader), wake, .. }) = &mut self.leading else {
+            return;
+        };
+        let step = leader.step(at, &state, &nodes);
+        if let Some(at) = step.wake {
+            *wake = Some(wake.map_or(at, |wake| wake.min(at)));
+        }
+        for command in step.commands {
+            let own = match &command {
+                Command::Finished { execution, .. } => {
+                    Own::Report { execution: *execution, ack: None }
+                }
+                _ => Own::Claim,
+            };
+            self.propose_own(at.wall, command, own);
+        }
+        for (to, order) in step.orders {
+            self.tell(to, Dispatch::Order(order));
+        }
+    }
+
+    /// The nodes of the leader's region that answer, itself included.
+    fn nodes(&self) -> Vec<NodeView> {
+        let me = self.links.me();
+        let same_region = |tags: &BTreeMap<String, String>| {
+            tags.get("region") == me.tags.get("region")
+        };
+        // A node speaks to itself without a session; no real one has this number.
+        let own = NodeView {
+            id: me.id,
+            name: me.name.clone(),
+            tags: me.tags.clone(),
+            session: Some(crate::id::SessionId(u64::MAX)),
+        };
+        let peers = self.links.peers().filter(|(_, peer)| peer.hello.cluster == me.cluster);
+        let peers = peers.filter(|(_, peer)| same_region(&peer.hello.tags));
+        let view = |(&id, peer): (&NodeId, &super::links::Peer)| NodeView {
+            id,
+            name: peer.hello.name.clone(),
+            tags: peer.hello.tags.clone(),
+            session: peer.session,
+        };
+        let mut nodes: Vec<NodeView> = std::iter::once(own).chain(peers.map(view)).collect();
+        nodes.sort_by_key(|node| node.id);
+        nodes
+    }
+
+    pub(super) fn on_report(&mut self, from: NodeId, report: Report) {
+        let Some(state) = self.state() else { return };
+        let execution = report.execution;
+        let ended = matches!(report.progress, Progress::Finished(_));
+        let Some(wall) = self.cluster_now() else { return };
+        let Some(Leading { stage: Fresh::Yes(leader), .. }) = &mut self.leading else { return };
+        let open = state.execution(execution).is_some_and(|row| row.outcome.is_open());
+        let lost = state.execution(execution)
+            .is_some_and(|row| row.outcome == crate::jobs::job::Outcome::Lost);
+        if ended && !open && !lost {
+            return self.tell(from, Dispatch::Ack(execution));
+        }
+        if let Some(command) = leader.on_report(report) {
+            let ack = ended.then_some(from);
+            self.propose_own(wall, command, Own::Report { execution, ack });
+        }
+    }
+
+    fn propose_own(&mut self, stamp: Wall, command: Command, own: Own) {
+        self.proposal_last += 1;
+        let seq = OWN_PROPOSAL | self.proposal_last;
+        let id = CommandId { node: self.id(), boot: self.config.boot, seq };
+        let payload = encode(&Stamped { stamp, id: None, command });
+        if let Some(engine) = &mut self.engine {
+            self.own.insert(id, own);
+            engine.propose(id, payload);
+        }
+    }
+
+    /// True if the proposal was one of the node's own, which is settled by this.
+    pub(super) fn on_own_proposal(&mut self, id: CommandId, taken: bool) -> bool {
+        let Some(own) = self.own.remove(&id) else { return false };
+        if let Own::Report { execution, ack: Some(node) } = own
+            && taken
+        {
+            self.tell(node, Dispatch::Ack(execution));
+        }
+        let Some(leading) = &mut self.leading else { return true };
+        leading.look = true;
+        match (own, &mut leading.stage) {
+            (Own::Claim, Fresh::Yes(leader)) => leader.on_claimed(),
+            (Own::Report { execution, .. }, Fresh::Yes(leader)) => leader.on_reported(execution),
+            (Own::Admit(node), _) => drop(leading.admitting.remove(&node)),
+            (Own::Settle, _) => leading.settling = taken,
+            (Own::Claim | Own::Report { .. }, Fresh::Asking | Fresh::At(_)) => {}
+        }
+        true
+    }
+
+    fn state(&self) -> Option<State> {
+        self.engine.as_ref().map(|engine| engine.machine().0.clone())
+    }
+
+    /// Works out a client's write and proposes it.
+    ///
+    /// # Errors
+    /// If it is not valid as the state stands.
+    pub(super) fn propose_write(
+        &mut self,
+        id: CommandId,
+        write: &Write,
+    ) -> Result<(), RequestError> {
+        let no_leader = || RequestError::NoLeader("this node no longer leads".into());
+        let state = self.state().ok_or(RequestError::NotServer)?;
+        let now = self.cluster_now().ok_or_else(no_leader)?;
+        let stamp = now.max(state.last_stamp());
+        let command = self.prepare(&state, stamp, write).map_err(RequestError::Invalid)?;
+        let payload = encode(&Stamped { stamp, id: Some(id), command });
+        let engine = self.engine.as_mut().ok_or(RequestError::NotServer)?;
+        engine.propose(id, payload);
+        Ok(())
+    }
+
+    fn prepare(&mut self, state: &State, stamp: Wall, write: &Write) -> Result<Command, String> {
+        match write {
+            Write::PutJob(spec) => {
+                let anchor = state.anchor_for(spec, stamp);
+                let next = next_of(state, spec, stamp, anchor)?;
+                Ok(Command::PutJob { spec: spec.clone(), timing: Timing { anchor, next } })
+            }
+            Write::DeleteJob(name) => Ok(Command::DeleteJob { name: name.clone() }),
+            Write::ToggleJob(name) => {
+                let job = state.job(name);
+                let revision = job.map_or(Revision(0), |job| job.revision);
+                let next = match job {
+                    Some(job) => next_of(state, &job.spec, stamp, job.anchor)?,
+                    None => None,
+                };
+                Ok(Command::ToggleJob { name: name.clone(), revision, next })
+            }
+            Write::RunJob(name) => {
+                let nodes = self.nodes();
+                let leading = self.leading.as_mut();
+                let Some(Leading { stage: Fresh::Yes(leader), .. }) = leading else {
+                    return Err("this node no longer leads".into());
+                };
+                let claim = match state.job(name) {
+                    Some(job) => leader.claim_manual(stamp, job, &nodes)?,
+                    // The log says that there is none, and not this state, which may be older.
+                    None => Claim {
+                        job: name.clone(),
+                        revision: Revision(0),
+                        trigger: Trigger::Manual,
+                        due: stamp,
+                        next: None,
+                        plan: Plan::Run(Vec::new()),
+                    },
+                };
+                Ok(Command::Claim(vec![claim]))
+            }
+            Write::SetTimezone(timezone) => {
+                parse_zone(timezone).map_err(|error| error.to_string())?;
+                Ok(Command::Settings { timezone: timezone.clone() })
+            }
+        }
+    }
+
+    pub(super) fn note_forwarded(&mut self, id: CommandId, from: NodeId) {
+        if self.forwarded.len() < OPEN_MAX {
+            self.forwarded.insert(id, from);
+        }
+    }
+
+    /// Who forwarded this write and waits for the answer, which is given now.
+    pub(super) fn forwarded_by(&mut self, id: CommandId) -> Option<NodeId> {
+        self.forwarded.remove(&id)
+    }
+}
+
+fn next_of(
+    state: &State,
+    spec: &JobSpec,
+    stamp: Wall,
+    anchor: Wall,
+) -> Result<Option<Wall>, String> {
+    let schedule = timing::parse(spec, state.timezone())
+        .map_err(|error| format!("can't parse job schedule: {error}"))?;
+    Ok(timing::next_after(&schedule, spec, stamp, anchor))
+}
+
+/// The Raft configuration.
+impl Node {
+    /// Brings the Raft configuration one step nearer to who is there.
+    fn pilot(&mut self) {
+        let servers = self.configured();
+        let present = self.present();
+        let (now, me) = (self.now.mono, self.id());
+        let Some(leading) = &mut self.leading else { return };
+        let change = match leading.changing || self.raft.joint {
+            true => Change::InFlight,
+            false => Change::Settled,
+        };
+        let committed = self.raft.committed.unwrap_or_default();
+        let view =
+            View { leader: me, servers: &servers, present: &present, change, committed };
+        let step = leading.autopilot.next_step(now, &view);
+        let gone: Vec<NodeId> = leading
+            .leaving
+            .iter()
+            .filter(|id| !servers.iter().any(|server| server.id == **id))
+            .copied()
+            .collect();
+        for id in gone {
+            self.links.send(id, Lane::Control, Message::Removed);
+        }
+        let Some(engine) = self.engine.as_mut() else { return };
+        let peer = |name: NodeName, addr: String| consensus::Peer { name: name.into(), addr };
+        let mut changing = true;
+        match step {
+            None => return,
+            Some(Step::AddLearner { id, name, addr }) => engine.add_learner(id, peer(name, addr)),
+            Some(Step::Readdress { id, name, addr }) => engine.set_peer(id, peer(name, addr)),
+            Some(
+                Step::Promote { voters, .. }
+                | Step::Replace { voters, .. }
+                | Step::Remove { voters, .. },
+            ) => engine.change_voters(voters),
+            Some(Step::RemoveLearner { id }) => engine.remove_learner(id),
+            Some(Step::HandOver { to }) => {
+                engine.transfer(to);
+                changing = false;
+            }
+        }
+        leading.changing = changing;
+    }
+
+    pub(super) fn on_membership_done(&mut self, result: Result<(), ChangeError>) {
+        if let Err(error) = result {
+            tracing::debug!(%error, "the change of the Raft configuration was not made");
+        }
+        if let Some(leading) = &mut self.leading {
+            leading.changing = false;
+            leading.look = true;
+        }
+    }
+
+    fn configured(&self) -> Vec<Server> {
+        let leading = self.leading.as_ref();
+        let leaves = |id: &NodeId| leading.is_some_and(|leading| leading.leaving.contains(id));
+        let since = leading.map_or(self.now.mono, |leading| leading.since);
+        let server = |(&id, peer): (&NodeId, &consensus::Peer), role: RaftRole| {
+            let alive = id == self.id()
+                || self.links.session_of(id).is_some()
+                || self.roster.is_alive(id);
+            let dead = Health::Dead { since: self.roster.dead_since(id).unwrap_or(since) };
+            Server {
+                id,
+                name: self.name_of(id),
+                addr: peer.addr.clone(),
+                role,
+                matched: self.raft.matched.get(&id).copied().flatten(),
+                health: if alive { Health::Alive } else { dead },
+                wish: if leaves(&id) { Wish::Leave } else { Wish::Stay },
+            }
+        };
+        let voters = self.raft.voters.iter().map(|entry| server(entry, RaftRole::Voter));
+        let learners = self.raft.learners.iter().map(|entry| server(entry, RaftRole::Learner));
+        voters.chain(learners).collect()
+    }
+
+    fn present(&self) -> Vec<Present> {
+        let me = self.links.me();
+        let leading = self.leading.as_ref();
+        let leaves = |id: &NodeId| leading.is_some_and(|leading| leading.leaving.contains(id));
+        let linked = self.links.peers().filter(|(_, peer)| peer.session.is_some());
+        let ours = linked
+            .filter(|(_, peer)| peer.hello.server && peer.hello.cluster == me.cluster)
+            .map(|(_, peer)| &peer.hello);
+        ours.chain(std::iter::once(me))
+            .map(|hello| Present {
+                id: hello.id,
+                name: hello.name.clone(),
+                addr: hello.peer_addr.clone(),
+                wish: if leaves(&hello.id) { Wish::Leave } else { Wish::Stay },
+            })
+            .collect()
+    }
+
+    /// Tells the leader that this node wants to be removed.
+    pub(super) fn wish_to_leave(&mut self) {
+        let me = self.id();
+        match (self.raft_leader(), &mut self.leading) {
+            (Some(leader), Some(leading)) if leader == me => {
+                leading.leaving.insert(me);
+                leading.look = true;
+            }
+            (Some(leader), _) => {
+                self.links.send(leader, Lane::Control, Message::Leave);
+            }
+            (None, _) => {}
+        }
+    }
+
+    /// A node wants to be removed.
+    pub(super) fn on_leave_wish(&mut self, from: NodeId) {
+        if let Some(leading) = &mut self.leading {
+            leading.leaving.insert(from);
+            leading.look = true;
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! Clients' requests: taken here, carried out by the leader, answered here.
+
+use super::io::Output;
+use super::message::{Message, Refusal};
+use super::requests::{Stage, What};
+use super::{HAND_OVER_MAX, Life, Node};
+use crate::codec::frame::Lane;
+use crate::id::{CommandId, LogIndex, NodeId, RequestId};
+use crate::jobs::command::Applied;
+use crate::node::request::{
+    Consistency, Member, MemberStatus, NodeStatus, RaftRole, Reply, Request, RequestError, View,
+    Write,
+};
+use crate::time::Mono;
+use std::time::Duration;
+
+impl Node {
+    pub(super) fn on_request(&mut self, id: RequestId, request: Request) {
+        let now = self.now.mono;
+        let refused = match (&request, &self.life) {
+            (Request::Status | Request::Members, _) => None,
+            (_, Life::Stopping { .. } | Life::Leaving(_)) => Some(RequestError::Stopping),
+            (Request::Leave, _) => None,
+            (_, _) if self.engine.is_none() => Some(RequestError::NotServer),
+            (_, Life::Running | Life::Over) => None,
+        };
+        let taken = match (refused, request) {
+            (Some(error), _) => Err(error),
+            (None, Request::Status) => return self.reply(id, Reply::Status(Box::new(self.status()))),
+            (None, Request::Members) => return self.reply(id, Reply::Members(self.members())),
+            (None, Request::Write(write)) => {
+                let me = (self.id(), self.config.boot);
+                self.requests.open_write(now, id, me, write)
+            }
+            (None, Request::Read(Consistency::Stale)) => return self.reply_view(id),
+            (None, Request::Read(Consistency::Linearizable)) => self.requests.open_read(now, id),
+            (None, Request::Leave) => self.begin_leave(id),
+        };
+        if let Err(error) = taken {
+            self.reply(id, Reply::Failed(error));
+        }
+    }
+
+    fn reply(&mut self, id: RequestId, reply: Reply) {
+        self.outputs.push_back(Output::Reply { id, reply });
+    }
+
+    /// Ends an open request with its answer.
+    pub(super) fn answer(&mut self, id: RequestId, reply: Reply) {
+        if self.requests.close(id).is_some() {
+            self.reply(id, reply);
+        }
+    }
+
+    fn reply_view(&mut self, id: RequestId) {
+        let Some(engine) = &self.engine else {
+            return self.reply(id, Reply::Failed(RequestError::NotServer));
+        };
+        let view = View {
+            state: engine.machine().0.clone(),
+            applied: self.raft.applied,
+            leader: self.raft_leader().map(|id| self.name_of(id)),
+        };
+        self.reply(id, Reply::View(Box::new(view)));
+    }
+
+    pub(super) fn run_requests(&mut self) -> bool {
+        let mut acted = false;
+        for id in self.requests.overdue(self.now.mono) {
+            acted = true;
+            self.expire(id);
+        }
+        if let Some(applied) = self.raft.applied {
+            for id in self.requests.applied(applied) {
+                acted = true;
+                if self.requests.close(id).is_some() {
+                    self.reply_view(id);
+                }
+            }
+        }
+        let Some(leader) = self.raft_leader() else { return acted };
+        for id in self.requests.waiting(self.now.mono) {
+            acted |= self.pass_on(id, leader);
+        }
+        acted
+    }
+
+    fn expire(&mut self, id: RequestId) {
+        let Some(open) = self.requests.close(id) else { return };
+        if open.what == What::Leave {
+            self.life = Life::Running;
+        }
+        let write = matches!(open.what, What::Write { .. });
+        let error = match open.exposed && write {
+            true => RequestError::Unknown,
+            false => RequestError::NoLeader(match self.raft_leader() {
+                Some(leader) => format!("{} did not answer in time", self.name_of(leader)),
+                None => self.missing(),
+            }),
+        };
+        self.reply(id, Reply::Failed(error));
+    }
+
+    /// Gives a request to the leader, which may be this node. False if it has to wait.
+    fn pass_on(&mut self, id: RequestId, leader: NodeId) -> bool {
+        let mine = leader == self.id();
+        if mine && !self.leads() {
+            return false;
+        }
+        let Some(open) = self.requests.get_mut(id) else { return false };
+        let (what, exposed) = (open.what.clone(), open.exposed);
+        open.stage = Stage::With(leader);
+        match what {
+            What::Write { id: command, write } => {
+                open.exposed = true;
+                if mine {
+                    if let Err(error) = self.propose_write(command, &write) {
+                        self.answer(id, Reply::Failed(error));
+                    }
+                    return true;
+                }
+                let message = Message::Forward { id: command, write };
+                if self.links.send(leader, Lane::Append, message) {
+                    return true;
+                }
+            }
+            What::Read { number } => {
+                let message = Message::ReadIndex { id: number };
+                if mine {
+                    self.ask_read_index(None, number);
+                    return true;
+                }
+                if self.links.send(leader, Lane::Control, message) {
+                    return true;
+                }
+            }
+            What::Leave => return true,
+        }
+        if let Some(open) = self.requests.get_mut(id) {
+            open.stage = Stage::Waiting;
+            open.exposed = exposed;
+        }
+        false
+    }
+
+    pub(super) fn on_forward(&mut self, from: NodeId, id: CommandId, write: Write) {
+        let refusal = match self.leads() {
+            false => Some(Refusal::NotLeader),
+            true => {
+                self.note_forwarded(id, from);
+                self.propose_write(id, &write).err().map(Refusal::Failed)
+            }
+        };
+        if let Some(refusal) = refusal {
+            self.forwarded.remove(&id);
+            let message = Message::Forwarded { id, result: Err(refusal) };
+            self.links.send(from, Lane::Control, message);
+        }
+    }
+
+    pub(super) fn on_forwarded(
+        &mut self,
+        _from: NodeId,
+        id: CommandId,
+        result: Result<Box<Applied>, Refusal>,
+    ) {
+        let Some(request) = self.requests.of_command(id) else { return };
+        match result {
+            Ok(applied) => self.answer(request, Reply::Written(applied)),
+            Err(Refusal::Failed(error)) => self.answer(request, Reply::Failed(error)),
+            Err(Refusal::NotLeader) => self.requests.pause(self.now.mono, request),
+        }
+    }
+
+    pub(super) fn on_read_index(&mut self, from: NodeId, id: u64) {
+        match self.leads() {
+            true => self.ask_read_index(Some(from), id),
+            false => {
+                let message = Message::ReadIndexIs { id, index: None };
+                self.links.send(from, Lane::Control, message);
+            }
+        }
+    }
+
+    pub(super) fn on_read_index_is(&mut self, _from: NodeId, id: u64, index: Option<LogIndex>) {
+        let Some(request) = self.requests.of_read(id) else { return };
+        match index {
+            Some(index) => {
+                if let Some(open) = self.requests.get_mut(request) {
+                    open.stage = Stage::Applying(index);
+                }
+            }
+            None => self.requests.pause(self.now.mono, request),
+        }
+    }
+
+    fn status(&self) -> NodeStatus {
+        let me = self.links.me();
+        let leader = self.raft_leader();
+        NodeStatus {
+            id: me.id,
+            name: me.name.clone(),
+            server: me.server,
+            cluster: me.cluster,
+            tags: me.tags.clone(),
+            term: self.known_leader.0,
+            leader: leader.map(|id| self.name_of(id)),
+            is_leader: leader == Some(me.id),
+            applied: self.raft.applied,
+            committed: self.raft.committed,
+            voters: self.raft.voters.keys().map(|&id| self.name_of(id)).collect(),
+            running: self.agent.running().count(),
+            waiting_for: leader.is_none().then(|| self.missing()),
+        }
+    }
+
+    fn members(&self) -> Vec<Member> {
+        let me = self.links.me();
+        let leader = self.raft_leader();
+        let role = |id: NodeId| match id {
+            id if leader == Some(id) => RaftRole::Leader,
+            id if self.raft.voters.contains_key(&id) => RaftRole::Voter,
+            id if self.raft.learners.contains_key(&id) => RaftRole::Learner,
+            _ => RaftRole::None,
+        };
+        let own = std::iter::once((me, MemberStatus::Alive));
+        let peers = self.links.peers().map(|(_, peer)| {
+            let alive = peer.session.is_some() || self.roster.is_alive(peer.hello.id);
+            (&peer.hello, if alive { MemberStatus::Alive } else { MemberStatus::Failed })
+        });
+        let mut members: Vec<Member> = own
+            .chain(peers)
+            .map(|(hello, status)| Member {
+                id: hello.id,
+                name: hello.name.clone(),
+                gossip_addr: hello.gossip_addr.clone(),
+                peer_addr: hello.peer_addr.clone(),
+                tags: hello.tags.clone(),
+                status,
+                raft: role(hello.id),
+            })
+            .collect();
+        members.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
+        members
+    }
+
+    /// Stops without leaving: hands over, launches nothing more, lets what runs end.
+    pub(super) fn begin_stop(&mut self, drain: Duration) {
+        if self.life != Life::Running {
+            return;
+        }
+        let since = self.now.mono;
+        self.life = Life::Stopping { since, drain_until: since + drain, killed: false };
+        self.agent.stop();
+        for request in self.requests.all() {
+            self.answer(request, Reply::Failed(RequestError::Stopping));
+        }
+        self.hand_over();
+    }
+
+    fn begin_leave(&mut self, id: RequestId) -> Result<(), RequestError> {
+        let others = self.raft.voters.keys().any(|voter| *voter != self.id());
+        if !self.raft.voters.contains_key(&self.id()) || !others {
+            // Nobody is there to remove it, or it has no part in Raft: it says goodbye and stops.
+            self.reply(id, Reply::Left);
+            self.roster.leave(self.now.mono);
+            self.begin_stop(Duration::ZERO);
+            return Ok(());
+        }
+        self.requests.open_leave(self.now.mono, id)?;
+        self.life = Life::Leaving(id);
+        self.wish_to_leave();
+        Ok(())
+    }
+
+    /// The leader says that this node is removed from the Raft configuration.
+    pub(super) fn on_removed(&mut self, from: NodeId) {
+        if let Life::Leaving(request) = self.life
+            && self.raft_leader() == Some(from)
+        {
+            self.life = Life::Running;
+            self.answer(request, Reply::Left);
+            self.roster.leave(self.now.mono);
+            self.begin_stop(Duration::ZERO);
+        }
+    }
+
+    pub(super) fn stop_timeout(&self) -> Option<Mono> {
+        match self.life {
+            Life::Stopping { since, drain_until, killed } => {
+                let hand_over = since + HAND_OVER_MAX;
+                Some(if killed { hand_over.max(drain_until) } else { drain_until })
+                    .filter(|_| self.agent.running().next().is_some())
+                    .or_else(|| (self.raft_leader() == Some(self.id())).then_some(hand_over))
+            }
+            Life::Running | Life::Leaving(_) | Life::Over => None,
+        }
+    }
+
+    /// Ends what still runs when the time is over, and stops when nothing is left to be written.
+    pub(super) fn stop_if_drained(&mut self) {
+        let Life::Stopping { since, drain_until, killed } = self.life else { return };
+        let now = self.now.mono;
+        if now >= drain_until && !killed {
+            self.life = Life::Stopping { since, drain_until, killed: true };
+            let running: Vec<_> = self.agent.running().collect();
+            for execution in running {
+                let reason = "its node was told to stop".to_owned();
+                self.outputs.push_back(Output::Kill { execution, reason });
+            }
+        }
+        let handing_over = self.leads() && self.raft.voters.len() > 1;
+        let patient = handing_over && now < since + HAND_OVER_MAX;
+        if self.agent.is_settled() && self.disk.is_idle() && !patient {
+            self.life = Life::Over;
+            self.outputs.push_back(Output::Stopped);
+        }
+    }
+}
