@@ -2,6 +2,9 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 pub mod codec;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod id;
 pub mod jobs;
+pub mod schedule;
 pub mod time;
