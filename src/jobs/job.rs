@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{ExecutionId, JobName, NodeId, NodeName, Revision};
+use crate::id::{ExecutionId, JobName, LogIndex, NodeId, NodeName, Revision};
 use crate::time::Wall;
 
 /// What a client asks a job to be. Field names, meanings and rules are Dkron's (its `job.go`).
@@ -46,6 +46,13 @@ pub struct JobSpec {
     pub expires_at: Option<Wall>,
 }
 
+impl JobSpec {
+    /// Whether schedule and time zone are, letter for letter, those of `other`.
+    pub fn has_schedule_of(&self, other: &Self) -> bool {
+        self.schedule == other.schedule && self.timezone == other.timezone
+    }
+}
+
 /// What happens when a job is due while an execution of it is still open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Concurrency {
@@ -61,6 +68,8 @@ pub enum Concurrency {
 pub struct Job {
     /// What the client asked for.
     pub spec: Arc<JobSpec>,
+    /// The log index at which it was created: tells it from a deleted job of the same name.
+    pub created: LogIndex,
     /// The log index of the last change of `spec`. A claim names it and is void if it is not current.
     pub revision: Revision,
     /// The stamp of the entry that last changed schedule or time zone: `@every` counts from here.
@@ -79,6 +88,35 @@ pub struct Job {
     pub last_error: Option<Wall>,
     /// The outcome of the last finished group.
     pub status: JobStatus,
+    /// What `status` was worked out from, kept for a result that comes after its execution was
+    /// given up as lost.
+    pub last_group: Option<Group>,
+}
+
+/// The executions of one claim, counted by their end. An attempt that is tried again does not
+/// count: its successor does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Group {
+    /// The first execution of the claim.
+    pub id: ExecutionId,
+    /// Executions that have not ended.
+    pub open: u32,
+    /// Those that succeeded.
+    pub succeeded: u32,
+    /// Those that did not.
+    pub failed: u32,
+}
+
+impl Group {
+    /// How the group stands, by those that have ended.
+    pub fn status(self) -> JobStatus {
+        match (self.succeeded, self.failed) {
+            (0, 0) => JobStatus::Untriggered,
+            (_, 0) => JobStatus::Success,
+            (0, _) => JobStatus::Failed,
+            (_, _) => JobStatus::PartiallyFailed,
+        }
+    }
 }
 
 /// How a job's last finished group of executions ended.
@@ -111,8 +149,12 @@ pub enum Trigger {
 pub struct Execution {
     /// Its id.
     pub id: ExecutionId,
+    /// The first execution of its claim: the same for all nodes and attempts of one due instant.
+    pub group: ExecutionId,
     /// Its job.
     pub job: JobName,
+    /// When that job was created: a later job of the same name is another one.
+    pub job_created: LogIndex,
     /// The job's revision when it was claimed.
     pub revision: Revision,
     /// When it was due.
@@ -127,7 +169,8 @@ pub struct Execution {
     pub attempt: u32,
     /// Not to be started before this stamp (the pause before a retry).
     pub not_before: Wall,
-    /// When its node started it, by the cluster's clock.
+    /// When its node started it: by the node's clock, but not before the claim or after the report
+    /// by the cluster's.
     pub started_at: Option<Wall>,
     /// When it ended, by the cluster's clock.
     pub finished_at: Option<Wall>,

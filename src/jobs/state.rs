@@ -1,0 +1,245 @@
+//! The replicated state: what every server holds the same copy of.
+//!
+//! [`State`] is a pure function of the log: [`State::apply`] takes one entry after the other and
+//! neither reads a clock nor evaluates a schedule. Its maps are persistent, so a clone costs next
+//! to nothing and serves as a reader's view or as the source of a snapshot.
+//!
+//! **Invariants**
+//! - The same entries give the same state, byte for byte, on every machine.
+//! - `due` holds `(next, name)` of exactly the enabled jobs that have a `next`; `open_by_job` holds
+//!   exactly the open executions. Both are derived, and rebuilt from a snapshot.
+//! - Each group in `groups` has at least one open execution, and each open execution a group.
+
+use std::sync::Arc;
+
+use imbl::{OrdMap, OrdSet};
+use serde::{Deserialize, Serialize};
+
+use crate::id::{Boot, ClusterId, ExecutionId, JobName, LogIndex, NodeId, NodeName};
+use crate::jobs::carried::{Carried, ClientImage};
+use crate::jobs::command::Role;
+use crate::jobs::history::{ByJob, History};
+use crate::jobs::job::{Execution, Group, Job, JobSpec};
+use crate::time::Wall;
+
+/// All that the cluster agrees on. A clone is cheap and does not change any more.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Image", into = "Image")]
+pub struct State {
+    pub(super) applied: Option<LogIndex>,
+    pub(super) last_stamp: Wall,
+    pub(super) cluster: Option<ClusterId>,
+    pub(super) timezone: String,
+    pub(super) nodes: OrdMap<NodeName, NodeRecord>,
+    pub(super) jobs: OrdMap<JobName, Arc<Job>>,
+    pub(super) open: OrdMap<ExecutionId, Arc<Execution>>,
+    pub(super) groups: OrdMap<ExecutionId, Group>,
+    pub(super) history: History,
+    pub(super) carried: Carried,
+    pub(super) due: OrdSet<(Wall, JobName)>,
+    pub(super) open_by_job: ByJob,
+}
+
+/// What the cluster remembers of a node that it has admitted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRecord {
+    /// Its id, which changes with its disk.
+    pub id: NodeId,
+    /// Its last start that was admitted.
+    pub boot: Boot,
+    /// Whether it is a server or an agent.
+    pub role: Role,
+}
+
+/// The state as a snapshot holds it: plain lists, because the maps' own decoders trust the lengths
+/// that they are told.
+#[derive(Serialize, Deserialize)]
+struct Image {
+    applied: Option<LogIndex>,
+    last_stamp: Wall,
+    cluster: Option<ClusterId>,
+    timezone: String,
+    nodes: Vec<(NodeName, NodeRecord)>,
+    jobs: Vec<Arc<Job>>,
+    open: Vec<Arc<Execution>>,
+    groups: Vec<Group>,
+    history: History,
+    carried: Vec<ClientImage>,
+}
+
+impl State {
+    /// The last entry that was applied.
+    pub fn applied(&self) -> Option<LogIndex> {
+        self.applied
+    }
+
+    /// The greatest stamp of all entries: the cluster's clock as this state knows it.
+    pub fn last_stamp(&self) -> Wall {
+        self.last_stamp
+    }
+
+    /// The cluster's id, once it is founded.
+    pub fn cluster(&self) -> Option<ClusterId> {
+        self.cluster
+    }
+
+    /// The time zone of jobs that name none; empty means UTC.
+    pub fn timezone(&self) -> &str {
+        &self.timezone
+    }
+
+    /// The nodes that were admitted, by name.
+    pub fn nodes(&self) -> impl Iterator<Item = (&NodeName, &NodeRecord)> {
+        self.nodes.iter()
+    }
+
+    /// The node of this name.
+    pub fn node(&self, name: &NodeName) -> Option<&NodeRecord> {
+        self.nodes.get(name)
+    }
+
+    /// The jobs, by name.
+    pub fn jobs(&self) -> impl Iterator<Item = &Arc<Job>> {
+        self.jobs.values()
+    }
+
+    /// How many jobs there are.
+    pub fn job_count(&self) -> usize {
+        self.jobs.len()
+    }
+
+    /// The job of this name.
+    pub fn job(&self, name: &JobName) -> Option<&Arc<Job>> {
+        self.jobs.get(name)
+    }
+
+    /// What is due up to and with `at`, earliest first: one instant a job, its `next`.
+    pub fn due_until(&self, at: Wall) -> impl Iterator<Item = (Wall, &JobName)> {
+        self.due.iter().map(|(due, name)| (*due, name)).take_while(move |(due, _)| *due <= at)
+    }
+
+    /// The earliest instant at which anything is due.
+    pub fn next_due(&self) -> Option<Wall> {
+        self.due.get_min().map(|(due, _)| *due)
+    }
+
+    /// What `@every` will count from if `spec` is put now: the stored anchor while schedule and
+    /// time zone stay as they are, else `stamp`. For [`Timing`](super::command::Timing).
+    pub fn anchor_for(&self, spec: &JobSpec, stamp: Wall) -> Wall {
+        match self.jobs.get(&spec.name) {
+            Some(job) if job.spec.has_schedule_of(spec) => job.anchor,
+            Some(_) | None => stamp,
+        }
+    }
+
+    /// The executions that still need their nodes, oldest claim first; also those whose job is gone.
+    pub fn open(&self) -> impl Iterator<Item = &Arc<Execution>> {
+        self.open.values()
+    }
+
+    /// How many executions still need their nodes.
+    pub fn open_count(&self) -> usize {
+        self.open.len()
+    }
+
+    /// The execution with this id, open or ended, unless it has left the history.
+    pub fn execution(&self, id: ExecutionId) -> Option<&Arc<Execution>> {
+        self.open.get(&id).or_else(|| self.history.get(id))
+    }
+
+    /// The executions of a job, open and ended, newest claim first. Empty if there is no such job.
+    pub fn executions_of(&self, name: &JobName) -> Vec<Arc<Execution>> {
+        let Some(job) = self.jobs.get(name) else { return Vec::new() };
+        let open = self.open_of(job);
+        let mut rows: Vec<_> = open.chain(self.history.of(name)).cloned().collect();
+        rows.sort_by_key(|row| std::cmp::Reverse(row.id));
+        rows
+    }
+
+    /// The open executions of this job, and of none that had its name before, oldest first.
+    pub fn open_of(&self, job: &Job) -> impl Iterator<Item = &Arc<Execution>> {
+        let created = job.created;
+        let rows = self.open_by_job.of(&job.spec.name).filter_map(|id| self.open.get(&id));
+        rows.filter(move |row| row.job_created == created)
+    }
+
+    /// The executions that have ended.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+}
+
+impl From<State> for Image {
+    fn from(state: State) -> Self {
+        let nodes = state.nodes.iter().map(|(name, node)| (name.clone(), node.clone()));
+        Self {
+            applied: state.applied,
+            last_stamp: state.last_stamp,
+            cluster: state.cluster,
+            nodes: nodes.collect(),
+            jobs: state.jobs.values().cloned().collect(),
+            open: state.open.values().cloned().collect(),
+            groups: state.groups.values().copied().collect(),
+            carried: state.carried.image(),
+            timezone: state.timezone,
+            history: state.history,
+        }
+    }
+}
+
+impl From<Image> for State {
+    fn from(image: Image) -> Self {
+        let mut state = Self {
+            applied: image.applied,
+            last_stamp: image.last_stamp,
+            cluster: image.cluster,
+            timezone: image.timezone,
+            nodes: image.nodes.into_iter().collect(),
+            groups: image.groups.into_iter().map(|group| (group.id, group)).collect(),
+            history: image.history,
+            carried: Carried::restore(image.carried),
+            ..Self::default()
+        };
+        for job in image.jobs {
+            state.store_job(job);
+        }
+        for row in image.open {
+            state.store_open(row);
+        }
+        state
+    }
+}
+
+impl State {
+    /// Puts a job in the place of the one of its name, and its `next` into the timetable.
+    pub(super) fn store_job(&mut self, job: Arc<Job>) {
+        let name = job.spec.name.clone();
+        self.remove_job(&name);
+        if let (false, Some(next)) = (job.spec.disabled, job.next) {
+            self.due.insert((next, name.clone()));
+        }
+        self.jobs.insert(name, job);
+    }
+
+    /// Takes a job and its `next` out.
+    pub(super) fn remove_job(&mut self, name: &JobName) -> Option<Arc<Job>> {
+        let job = self.jobs.remove(name)?;
+        if let Some(next) = job.next {
+            self.due.remove(&(next, name.clone()));
+        }
+        Some(job)
+    }
+
+    /// Puts an open execution in the place of the one with its id.
+    pub(super) fn store_open(&mut self, row: Arc<Execution>) {
+        self.open_by_job.insert(&row.job, row.id);
+        self.open.insert(row.id, row);
+    }
+
+    /// Takes an open execution out.
+    pub(super) fn remove_open(&mut self, id: ExecutionId) -> Option<Arc<Execution>> {
+        let row = self.open.remove(&id)?;
+        self.open_by_job.remove(&row.job, id);
+        Some(row)
+    }
+}
