@@ -6,5 +6,8 @@ pub mod codec;
 pub mod fuzzing;
 pub mod id;
 pub mod jobs;
+pub mod node;
 pub mod schedule;
+#[cfg(feature = "server")]
+pub mod shell;
 pub mod time;

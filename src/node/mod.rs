@@ -1,1 +1,3 @@
+//! The pure machine behind a server or an agent.
+
 pub mod request;

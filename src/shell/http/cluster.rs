@@ -10,8 +10,8 @@ use tokio::time::Instant;
 use super::error::ApiError;
 use super::{Asked, Backend, mismatch, with_total};
 use crate::id::NodeName;
-use crate::node::request::{Member, MemberStatus, NodeStatus, RaftRole, Reply, Request};
 use crate::node::request::RequestError;
+use crate::node::request::{Member, MemberStatus, NodeStatus, RaftRole, Reply, Request};
 use crate::schedule::TZ_VERSION;
 
 /// The gossip protocol's number where Dkron's clients expect those of Serf.
@@ -102,14 +102,11 @@ pub(super) async fn is_leader<B: Backend>(asked: Asked<B>) -> Result<Response, A
 
 /// `POST /v1/leave`: this node hands over, leaves the cluster and stops.
 pub(super) async fn leave<B: Backend>(asked: Asked<B>) -> Result<Response, ApiError> {
-    match asked.ask(Asked::<B>::deadline(), Request::Leave).await? {
-        Reply::Left => {
-            let answer = asked.answer(StatusCode::OK, &BTreeMap::from([("status", "left")]));
-            let close = [(header::CONNECTION, HeaderValue::from_static("close"))];
-            Ok((close, answer).into_response())
-        }
-        reply => Err(mismatch(&reply)),
-    }
+    let reply = asked.ask(Asked::<B>::deadline(), Request::Leave).await?;
+    let Reply::Left = reply else { return Err(mismatch(&reply)) };
+    let answer = asked.answer(StatusCode::OK, &BTreeMap::from([("status", "left")]));
+    let close = [(header::CONNECTION, HeaderValue::from_static("close"))];
+    Ok((close, answer).into_response())
 }
 
 #[derive(Serialize)]
@@ -197,20 +194,18 @@ impl<'a> MemberView<'a> {
 }
 
 async fn status<B: Backend>(asked: &Asked<B>, until: Instant) -> Result<NodeStatus, ApiError> {
-    match asked.ask(until, Request::Status).await? {
-        Reply::Status(status) => Ok(*status),
-        reply => Err(mismatch(&reply)),
-    }
+    let reply = asked.ask(until, Request::Status).await?;
+    let Reply::Status(status) = reply else { return Err(mismatch(&reply)) };
+    Ok(*status)
 }
 
 async fn fetch_members<B: Backend>(
     asked: &Asked<B>,
     until: Instant,
 ) -> Result<Vec<Member>, ApiError> {
-    match asked.ask(until, Request::Members).await? {
-        Reply::Members(members) => Ok(members),
-        reply => Err(mismatch(&reply)),
-    }
+    let reply = asked.ask(until, Request::Members).await?;
+    let Reply::Members(members) = reply else { return Err(mismatch(&reply)) };
+    Ok(members)
 }
 
 /// That there is no leader, with what is missing if the node knows.

@@ -9,7 +9,6 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use crate::id::JobName;
 use crate::node::request::RequestError;
 
 /// When a client that was told 503 may ask again: about two elections at default timings.
@@ -34,8 +33,13 @@ pub(super) enum ApiError {
     #[error("job {0:?} not found")]
     NoJob(String),
     /// The job has no such execution.
-    #[error("job {:?} has no execution {1:?}", .0.as_str())]
-    NoExecution(JobName, String),
+    #[error("job {job:?} has no execution {execution:?}")]
+    NoExecution {
+        /// The job's name.
+        job: String,
+        /// What was taken for the execution's id.
+        execution: String,
+    },
     /// There is nothing under this path.
     #[error("nothing is at {0}; the API is under /v1")]
     NoRoute(String),
@@ -56,7 +60,7 @@ pub(super) enum ApiError {
     Node(#[from] RequestError),
     /// The job was stored, and the run that was asked for with it was not started for certain.
     #[error("the job is stored, but its run on creation failed: {0}")]
-    StoredNotRun(RequestError),
+    StoredNotRun(Box<Self>),
     /// A bug: the node gave an answer that does not belong to the question.
     #[error("the node answered something else than was asked; this is a bug")]
     Mismatch,
@@ -70,14 +74,16 @@ impl ApiError {
             Self::Payload(_) => (StatusCode::BAD_REQUEST, "invalid_payload"),
             Self::Job(_) => (StatusCode::BAD_REQUEST, "invalid_job"),
             Self::CrossOrigin(_) => (StatusCode::FORBIDDEN, "cross_origin"),
-            Self::NoJob(_) | Self::NoExecution(..) | Self::NoRoute(_) => {
+            Self::NoJob(_) | Self::NoExecution { .. } | Self::NoRoute(_) => {
                 (StatusCode::NOT_FOUND, "not_found")
             }
             Self::Method(..) => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
             Self::Conflict(_) => (StatusCode::CONFLICT, "conflict"),
             Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large"),
             Self::BodyTimeout(_) => (StatusCode::REQUEST_TIMEOUT, "body_timeout"),
-            Self::Node(error) | Self::StoredNotRun(error) => class_of_node(error),
+            Self::Node(error) => class_of_node(error),
+            // Never 4xx, whatever the cause: something has changed.
+            Self::StoredNotRun(cause) => (StatusCode::SERVICE_UNAVAILABLE, cause.class().1),
             Self::Mismatch => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
         }
     }

@@ -43,7 +43,7 @@ pub(super) async fn one<B: Backend>(
     let name = JobName::new(&job).map_err(|_| ApiError::NoJob(job))?;
     let view = asked.view(Asked::<B>::deadline()).await?;
     let stored = find(&view.state, &name)?;
-    let missing = || ApiError::NoExecution(name.clone(), execution.clone());
+    let missing = || ApiError::NoExecution { job: name.to_string(), execution: execution.clone() };
     let id: ExecutionId = execution.parse().map_err(|_| missing())?;
     // The row of another job, or of a deleted one that had this name, is none of this job.
     let row = view.state.execution(id);

@@ -3,10 +3,11 @@
 use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::rejection::PathRejection;
 use axum::extract::Path;
+use axum::extract::rejection::PathRejection;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use chrono_tz::Tz;
@@ -41,10 +42,7 @@ pub(super) async fn list<B: Backend>(asked: Asked<B>) -> Result<Response, ApiErr
 }
 
 /// `POST` and `PATCH /v1/jobs`: stores the job in the body, new or not.
-pub(super) async fn create<B: Backend>(
-    asked: Asked<B>,
-    body: Body,
-) -> Result<Response, ApiError> {
+pub(super) async fn create<B: Backend>(asked: Asked<B>, body: Body) -> Result<Response, ApiError> {
     let body = asked.payload(body).await?;
     put(asked, parse(&body, None)?).await
 }
@@ -78,13 +76,14 @@ pub(super) async fn delete<B: Backend>(
     asked: Asked<B>,
 ) -> Result<Response, ApiError> {
     let name = named(path)?;
-    match asked.write(Asked::<B>::deadline(), Write::DeleteJob(name.clone())).await? {
-        Applied::Deleted(job) => Ok(asked.answer(StatusCode::OK, &JobView::from(&*job))),
-        Applied::Repeated => {
-            Ok(asked.answer(StatusCode::OK, &Gone { id: name.as_str(), name: name.as_str() }))
-        }
-        other => Err(refused(&name, &other)),
+    let until = Asked::<B>::deadline();
+    let applied = asked.write(until, Write::DeleteJob(name.clone())).await?;
+    if let Applied::Repeated = applied {
+        let gone = Gone { id: name.as_str(), name: name.as_str() };
+        return Ok(asked.answer(StatusCode::OK, &gone));
     }
+    let Applied::Deleted(job) = applied else { return Err(refused(&name, &applied)) };
+    Ok(asked.answer(StatusCode::OK, &JobView::from(&*job)))
 }
 
 /// `POST /v1/jobs/:job/toggle`: the job as it is now.
@@ -93,10 +92,10 @@ pub(super) async fn toggle<B: Backend>(
     asked: Asked<B>,
 ) -> Result<Response, ApiError> {
     let name = named(path)?;
-    match asked.write(Asked::<B>::deadline(), Write::ToggleJob(name.clone())).await? {
-        Applied::Toggled(job) => Ok(asked.answer(StatusCode::OK, &JobView::from(&*job))),
-        other => Err(refused(&name, &other)),
-    }
+    let until = Asked::<B>::deadline();
+    let applied = asked.write(until, Write::ToggleJob(name.clone())).await?;
+    let Applied::Toggled(job) = applied else { return Err(refused(&name, &applied)) };
+    Ok(asked.answer(StatusCode::OK, &JobView::from(&*job)))
 }
 
 /// `POST /v1/jobs/:job` and `/v1/jobs/:job/run`: runs the job now, and does not wait for its end.
@@ -179,9 +178,8 @@ impl Wanted {
     fn admits(&self, job: &Job) -> bool {
         let spec = &job.spec;
         let holds = |(key, value): &(String, String)| spec.metadata.get(key) == Some(value);
-        let says = |text: &String| {
-            spec.name.as_str().contains(text) || spec.displayname.contains(text)
-        };
+        let says =
+            |text: &String| spec.name.as_str().contains(text) || spec.displayname.contains(text);
         self.metadata.iter().all(holds)
             && self.text.as_ref().is_none_or(says)
             && self.status.is_none_or(|status| status == job.status)
@@ -269,7 +267,8 @@ fn check(spec: &JobSpec, named: Option<&JobName>) -> Result<(), String> {
     Schedule::parse(&spec.schedule, &spec.timezone, Tz::UTC, &spec.name)
         .map_err(|error| format!("can't parse job schedule: {error}"))?;
     match spec.executor_config.get("timeout").filter(|timeout| !timeout.is_empty()) {
-        Some(timeout) => match schedule::parse_go_duration(timeout) {
+        Some(timeout) => match schedule::parse_go_duration(timeout.trim()) {
+            Ok(Duration::ZERO) => Err("executor_config.timeout must be above 0".to_owned()),
             Ok(_) => Ok(()),
             Err(error) => Err(format!("executor_config.timeout: {error}, use for example 1m30s")),
         },
@@ -278,19 +277,14 @@ fn check(spec: &JobSpec, named: Option<&JobName>) -> Result<(), String> {
 }
 
 /// Stores `spec`, runs it if the call says so, and answers with the job as stored.
-async fn put<B: Backend>(
-    asked: Asked<B>,
-    spec: JobSpec,
-) -> Result<Response, ApiError> {
+async fn put<B: Backend>(asked: Asked<B>, spec: JobSpec) -> Result<Response, ApiError> {
     let until = Asked::<B>::deadline();
     let name = spec.name.clone();
     let applied = asked.write(until, Write::PutJob(Arc::new(spec))).await?;
     let Applied::Put { job, .. } = applied else { return Err(refused(&name, &applied)) };
     if asked.params.flag("runoncreate") {
-        claim(&asked, until, &name).await.map_err(|error| match error {
-            ApiError::Node(error) => ApiError::StoredNotRun(error),
-            other => other,
-        })?;
+        let run = claim(&asked, until, &name).await;
+        run.map_err(|error| ApiError::StoredNotRun(Box::new(error)))?;
     }
     let answer = asked.answer(StatusCode::CREATED, &JobView::from(&*job));
     let location = format!("/v1/jobs/{}", escape(name.as_str()));
@@ -303,15 +297,12 @@ async fn claim<B: Backend>(
     until: Instant,
     name: &JobName,
 ) -> Result<Option<Rows>, ApiError> {
-    match asked.write(until, Write::RunJob(name.clone())).await? {
-        Applied::Claimed(claims) => match claims.into_iter().next() {
-            Some(Ok(rows)) => Ok(Some(rows)),
-            Some(Err(reject)) => Err(rejected(name, reject)),
-            None => Ok(None),
-        },
-        Applied::Repeated => Ok(None),
-        other => Err(refused(name, &other)),
+    let applied = asked.write(until, Write::RunJob(name.clone())).await?;
+    if let Applied::Repeated = applied {
+        return Ok(None);
     }
+    let Applied::Claimed(claims) = applied else { return Err(refused(name, &applied)) };
+    claims.into_iter().next().transpose().map_err(|reject| rejected(name, reject))
 }
 
 /// The job's name in the path. One that no job can have is not found.
@@ -354,6 +345,7 @@ fn rejected(name: &JobName, reject: Reject) -> ApiError {
         Reject::StaleRevision(_)
         | Reject::Disabled
         | Reject::NotDue(_)
+        | Reject::Early(_)
         | Reject::RetryClaimed
         | Reject::ExecutionNotFound
         | Reject::NotAnEnd

@@ -1,8 +1,8 @@
 //! The REST API: Dkron's `/v1`, answered by this node.
 //!
 //! A handler reads the call, asks the node through [`Backend`] and writes what it is told as JSON;
-//! it decides nothing about the cluster. A read brings a cheap handle of the whole replicated state,
-//! which is filtered, sorted and cut here, away from the node's own task.
+//! it decides nothing about the cluster. A read brings a cheap handle of the whole replicated
+//! state, which is filtered, sorted and cut here, away from the node's own task.
 //!
 //! | call | answer |
 //! |---|---|
@@ -11,8 +11,9 @@
 //! | `GET /v1/members`, `/v1/leader`, `/v1/isleader` | the cluster |
 //! | `POST /v1/leave` | this node leaves the cluster and stops |
 //! | `GET /v1/busy` | executions that run now |
-//! | `GET /v1/jobs` | filters `metadata[k]`, `q`, `status`, `disabled`; `_sort`, `_order`, `_start`, `_end` |
-//! | `POST`, `PATCH /v1/jobs`, `PUT`, `PATCH /v1/jobs/:job` | store a job whole; `?runoncreate` runs it as well |
+//! | `GET /v1/jobs` | `metadata[k]`, `q`, `status`, `disabled`; `_sort`, `_order`; `_start`, `_end` |
+//! | `POST`, `PATCH /v1/jobs` | store a job whole, new or not; `?runoncreate` runs it as well |
+//! | `PUT`, `PATCH /v1/jobs/:job` | the same for the job of that name |
 //! | `GET`, `DELETE /v1/jobs/:job` | one job |
 //! | `POST /v1/jobs/:job`, `/v1/jobs/:job/run` | 202: run it now, without waiting for its end |
 //! | `POST /v1/jobs/:job/toggle` | disable or enable it |
@@ -30,8 +31,10 @@
 //!
 //! **Left out on purpose**
 //! - Cross-origin access (CORS) to anything that changes the cluster: Dkron allows it to every web
-//!   page, and bodies are read whatever their Content-Type, so any page that an operator opens could
-//!   store a job that runs a command. Reads keep Dkron's `*`.
+//!   page, and bodies are read whatever their Content-Type, so any page that an operator opens
+//!   could store a job that runs a command. Reads keep Dkron's `*`.
+//! - A check of the header `Host`, which would stop a page that has its own name resolve to this
+//!   machine: it needs to be told by which names the server is called.
 //! - Times in the job's zone, which Dkron gives in one list alone: all are UTC.
 
 mod cluster;
@@ -49,7 +52,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, Bytes};
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{FromRequestParts, Request as Call, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
@@ -85,6 +88,9 @@ const X_STALE: HeaderName = HeaderName::from_static("x-cronclave-stale");
 /// The node, as the API sees it. In production a bounded channel to the task that owns it.
 pub trait Backend: Clone + Send + Sync + 'static {
     /// Asks the node; a full queue is answered with [`RequestError::Busy`].
+    ///
+    /// The future may be dropped before it is ready, when the client hangs up or the node is late.
+    /// What was asked may be carried out all the same.
     fn request(&self, request: Request) -> impl Future<Output = Reply> + Send;
 }
 
@@ -118,10 +124,7 @@ pub fn router<B: Backend>(backend: B, config: HttpConfig) -> Router {
         .route("/v1/isleader", get(cluster::is_leader::<B>))
         .route("/v1/leave", post(cluster::leave::<B>))
         .route("/v1/busy", get(executions::busy::<B>))
-        .route(
-            "/v1/jobs",
-            get(jobs::list::<B>).post(jobs::create::<B>).patch(jobs::create::<B>),
-        )
+        .route("/v1/jobs", get(jobs::list::<B>).post(jobs::create::<B>).patch(jobs::create::<B>))
         .route(
             "/v1/jobs/{job}",
             get(jobs::one::<B>)
@@ -213,18 +216,16 @@ impl<B: Backend> Asked<B> {
 
     /// The replicated state, as fresh as the call wants it.
     async fn view(&self, until: Instant) -> Result<View, ApiError> {
-        match self.ask(until, Request::Read(self.params.consistency())).await? {
-            Reply::View(view) => Ok(*view),
-            reply => Err(mismatch(&reply)),
-        }
+        let reply = self.ask(until, Request::Read(self.params.consistency())).await?;
+        let Reply::View(view) = reply else { return Err(mismatch(&reply)) };
+        Ok(*view)
     }
 
     /// What a write did.
     async fn write(&self, until: Instant, write: Write) -> Result<Applied, ApiError> {
-        match self.ask(until, Request::Write(write)).await? {
-            Reply::Written(applied) => Ok(*applied),
-            reply => Err(mismatch(&reply)),
-        }
+        let reply = self.ask(until, Request::Write(write)).await?;
+        let Reply::Written(applied) = reply else { return Err(mismatch(&reply)) };
+        Ok(*applied)
     }
 
     /// The whole of `body`.
@@ -281,6 +282,10 @@ fn json<T: Serialize>(layout: Layout, status: StatusCode, value: &T) -> Response
 }
 
 async fn read_body(body: Body, len_max: usize) -> Result<Bytes, ApiError> {
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    if announced > len_max.saturating_add(DRAIN_LEN_MAX) {
+        return Err(ApiError::TooLarge(len_max));
+    }
     let mut stream = body.into_data_stream();
     let (mut kept, mut len) = (Vec::new(), 0_usize);
     while let Some(chunk) = stream.next().await {
