@@ -11,7 +11,7 @@
 //! | `GET /v1/members`, `/v1/leader`, `/v1/isleader` | the cluster |
 //! | `POST /v1/leave` | this node leaves the cluster and stops |
 //! | `GET /v1/busy` | executions that run now |
-//! | `GET /v1/jobs` | `metadata[k]`, `q`, `status`, `disabled`; `_sort`, `_order`; `_start`, `_end` |
+//! | `GET /v1/jobs` | `metadata[k]`, `q`, `status`, `disabled`, `_sort`, `_order`, a page |
 //! | `POST`, `PATCH /v1/jobs` | store a job whole, new or not; `?runoncreate` runs it as well |
 //! | `PUT`, `PATCH /v1/jobs/:job` | the same for the job of that name |
 //! | `GET`, `DELETE /v1/jobs/:job` | one job |
