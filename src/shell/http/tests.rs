@@ -531,6 +531,19 @@ async fn executions_are_listed_newest_first_and_belong_to_their_job_alone() {
 }
 
 #[tokio::test]
+async fn a_job_does_not_inherit_the_executions_of_one_that_had_its_name() {
+    let bench = Bench::start().await;
+    bench.put("a", json!({})).await;
+    let path = format!("/v1/jobs/a/executions/{}", bench.started("a").await);
+    bench.call(Method::DELETE, "/v1/jobs/a").await;
+    bench.put("a", json!({})).await;
+    bench.get(&path).await.assert_error(404, "not_found", "no execution");
+    assert_eq!(bench.get("/v1/jobs/a/executions").await.json(), json!([]));
+    // Its process runs on, all the same.
+    assert_eq!(bench.get("/v1/busy").await.header("x-total-count"), "1");
+}
+
+#[tokio::test]
 async fn output_is_cut_to_its_end_between_characters() {
     let bench = Bench::start().await;
     bench.put("a", json!({})).await;
