@@ -2,11 +2,15 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 pub mod codec;
+pub mod consensus;
 pub mod dispatch;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod id;
 pub mod jobs;
 pub mod membership;
+pub mod node;
 pub mod schedule;
+#[cfg(feature = "server")]
+pub mod shell;
 pub mod time;

@@ -63,6 +63,16 @@ pub enum Concurrency {
     Forbid,
 }
 
+impl Concurrency {
+    /// Its name in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Forbid => "forbid",
+        }
+    }
+}
+
 /// A job with what the cluster keeps about it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
@@ -70,7 +80,8 @@ pub struct Job {
     pub spec: Arc<JobSpec>,
     /// The log index at which it was created: tells it from a deleted job of the same name.
     pub created: LogIndex,
-    /// The log index of the last change of `spec`. A claim names it and is void if it is not current.
+    /// The log index of the last change of `spec`. A claim names it and is void if it is not
+    /// current.
     pub revision: Revision,
     /// The stamp of the entry that last changed schedule or time zone: `@every` counts from here.
     pub anchor: Wall,
@@ -133,6 +144,18 @@ pub enum JobStatus {
     PartiallyFailed,
 }
 
+impl JobStatus {
+    /// Its name in the API's filters.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Untriggered => "untriggered",
+            Self::Success => "success",
+            Self::Failed => "failed",
+            Self::PartiallyFailed => "partially_failed",
+        }
+    }
+}
+
 /// What made an execution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Trigger {
@@ -142,6 +165,17 @@ pub enum Trigger {
     Manual,
     /// The failure of the attempt before it.
     Retry,
+}
+
+impl Trigger {
+    /// Its name in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Schedule => "schedule",
+            Self::Manual => "manual",
+            Self::Retry => "retry",
+        }
+    }
 }
 
 /// One row of a job's history: one attempt on one node, or a due instant that ran nowhere.
@@ -218,6 +252,19 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Its name in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Claimed => "claimed",
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Skipped => "skipped",
+            Self::Missed => "missed",
+            Self::Lost => "lost",
+        }
+    }
+
     /// Whether the execution still needs its node.
     pub fn is_open(self) -> bool {
         matches!(self, Self::Claimed | Self::Running)

@@ -139,7 +139,8 @@ impl State {
         }
     }
 
-    /// The executions that still need their nodes, oldest claim first; also those whose job is gone.
+    /// The executions that still need their nodes, oldest claim first; also those whose job is
+    /// gone.
     pub fn open(&self) -> impl Iterator<Item = &Arc<Execution>> {
         self.open.values()
     }

@@ -9,9 +9,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ClusterId, JobName, LogIndex, NodeId, NodeName, Term};
-use crate::jobs::State;
 use crate::jobs::command::Applied;
 use crate::jobs::job::JobSpec;
+use crate::jobs::state::State;
 
 /// One thing that a client asks. Every request is answered by one [`Reply`], within
 /// [`REQUEST_TIMEOUT`] unless its node dies.
@@ -93,7 +93,9 @@ pub enum RequestError {
     NoLeader(String),
     /// The write was proposed and not seen committed in time. It may or may not take effect:
     /// read before trying again.
-    #[error("outcome unknown: the write was proposed and no commit was seen in time; read before you try again")]
+    #[error(
+        "outcome unknown: the write was proposed and no commit was seen in time; read before you try again"
+    )]
     Unknown,
     /// Too many requests are open here. State unchanged: try again later.
     #[error("busy: {0} requests are open, at most that many are taken")]

@@ -1,0 +1,3 @@
+//! The tokio shell: sockets, files and processes around a node.
+
+pub mod http;
