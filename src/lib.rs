@@ -2,6 +2,10 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 pub mod codec;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod id;
 pub mod jobs;
+#[cfg(feature = "server")]
+pub mod shell;
 pub mod time;

@@ -331,3 +331,6 @@ impl LogWriter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,3 @@
+//! The production shell: files, sockets, processes and threads around the pure node.
+
+pub mod disk;
