@@ -167,7 +167,10 @@ impl Run {
 
     /// The prefix that `recovered` is the state of, which holds everything synced.
     fn find(&self, recovered: &Recovered) -> usize {
-        let found = (self.synced..self.states.len()).rev().find(|&at| self.is(recovered, at));
+        // Some records change nothing but which entry is next.
+        let next = self.disk.next_index().map_or(0, |next| next.0);
+        let is_it = |at: &usize| self.states[*at].next == next && self.is(recovered, *at);
+        let found = (self.synced..self.states.len()).rev().find(is_it);
         found.unwrap_or_else(|| panic!("synced {}, recovered {recovered:?}", self.synced))
     }
 

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::codec::memory_disk::MemoryDisk;
 use crate::codec::record::{Recovered, Snapshot};
-use crate::id::{LogIndex, Term};
+use crate::id::Term;
 
 const NODE: NodeId = NodeId(7);
 
@@ -72,7 +72,7 @@ fn a_record_that_is_too_long_is_refused_and_changes_nothing() {
 
 #[test]
 fn every_cut_of_an_unsynced_batch_leaves_a_prefix() {
-    let mut disk = small_disk();
+    let mut disk = MemoryDisk::new(NODE);
     write(&mut disk, &[entry(0), Record::Vote(body("old"))]);
     disk.write(&[entry(1), Record::Vote(body("new")), entry(2)], None).unwrap();
     disk.run_to_sync();
