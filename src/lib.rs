@@ -1,9 +1,12 @@
 //! Cronclave: highly available cron on a consensus engine proven by deterministic simulation.
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
+#[cfg(feature = "server")]
+pub mod cli;
 pub mod codec;
 pub mod consensus;
 pub mod dispatch;
+pub mod driver;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod id;

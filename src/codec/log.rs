@@ -36,7 +36,7 @@ pub use self::recover::{Cut, DamageReason, LogDamage, Recovery, recover};
 use self::format::{BODY_LEN_MAX, HEADER_LEN, Header, MARK_LEN, MarkPlace, PREFIX_LEN};
 use self::ledger::{Ledger, OutOfOrder};
 use super::record::Record;
-use crate::id::NodeId;
+use crate::id::{LogIndex, NodeId};
 
 /// The longest body of a record, with its index and term, in bytes.
 pub const RECORD_LEN_MAX: usize = BODY_LEN_MAX;
@@ -177,6 +177,11 @@ impl LogWriter {
     pub fn with_segment_len(mut self, len: u64) -> Self {
         self.segment_len = len;
         self
+    }
+
+    /// The index that the next entry has to have; `None` if it may have any.
+    pub fn next_index(&self) -> Option<LogIndex> {
+        self.ledger.span.map(|span| LogIndex(span.next))
     }
 
     /// The steps that make `batch` durable. Without a record but [`Record::Committed`], which is a
@@ -331,3 +336,6 @@ impl LogWriter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -96,6 +96,11 @@ impl MemoryDisk {
         self.pending.extend(self.writer.seal().into_iter().map(Task::Step));
     }
 
+    /// The index that the next entry has to have; see [`LogWriter::next_index`].
+    pub fn next_index(&self) -> Option<LogIndex> {
+        self.writer.next_index()
+    }
+
     /// How many steps are queued. What was queued before is durable when there are none.
     pub fn pending(&self) -> usize {
         self.pending.len()

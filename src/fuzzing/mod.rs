@@ -1,4 +1,5 @@
 //! The bodies of the fuzz targets, so that a plain test can replay the corpus through them.
 
+pub mod log;
 pub mod schedule;
 pub mod wire;

@@ -1,0 +1,32 @@
+//! The data directory on a real disk: who the node is, its log, its snapshots.
+//!
+//! | file | what |
+//! |---|---|
+//! | `node.json` | format, id, incarnation, name, cluster, version, boot |
+//! | `lock` | locked while a process uses the directory, and holds its id |
+//! | `log/NUMBER.log` | the segments of the log, see [`codec::log`](crate::codec::log) |
+//! | `snapshots/INDEX.snap` | the newest snapshot, see [`codec::snapshot`](crate::codec::snapshot) |
+//!
+//! [`DataDir::open`] locks the directory and counts a boot. [`DataDir::recover`] reads and repairs
+//! the log. [`Disk::start`] gives the files to one thread that writes group by group: whatever
+//! waits when a sync ends is the next group.
+//!
+//! **Invariants**
+//! - A file that is not appended to is written beside, synced, renamed, and its name synced.
+//! - An error of the disk is final: after a failed sync nobody knows what is on the disk, so the
+//!   thread reports it once and stops. Only a new start reads what is there.
+//! - A directory of a newer format is refused before anything in it is changed.
+//!
+//! **Left out on purpose**
+//! - Any rule of Raft: what has to be durable before what, the node knows.
+
+mod data_dir;
+mod files;
+mod writer;
+
+pub use self::data_dir::{DataDir, DataDirError, ExitClass};
+pub use self::files::LogFiles;
+pub use self::writer::{Completion, Disk, DiskStopped, SnapshotSource};
+
+#[cfg(test)]
+mod tests;
