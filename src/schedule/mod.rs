@@ -54,7 +54,7 @@ use fields::Fields;
 /// The version of the IANA time zone database that is compiled in.
 pub const TZ_VERSION: &str = chrono_tz::IANA_TZDB_VERSION;
 
-/// The longest schedule text in bytes. One that lists every number of every field has less than 600.
+/// The longest schedule text in bytes. One that lists every number of each field has less than 600.
 pub const SCHEDULE_LEN_MAX: usize = 2_048;
 
 /// How many calendar years ahead a match is looked for, as in robfig/cron.
