@@ -7,4 +7,5 @@ pub mod dispatch;
 pub mod fuzzing;
 pub mod id;
 pub mod jobs;
+pub mod schedule;
 pub mod time;
