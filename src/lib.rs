@@ -8,4 +8,6 @@ pub mod fuzzing;
 pub mod id;
 pub mod jobs;
 pub mod schedule;
+#[cfg(feature = "server")]
+pub mod shell;
 pub mod time;

@@ -2,6 +2,7 @@
 //! that a plain test can replay a corpus through it.
 
 mod schedule;
+mod wire;
 
 pub use schedule::fuzz_schedule;
-pub mod wire;
+pub use wire::fuzz_wire_frames;

@@ -1,0 +1,4 @@
+//! The production shell.
+
+pub mod exec;
+pub mod net;
