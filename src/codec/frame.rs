@@ -106,10 +106,10 @@ pub fn write_keep_alive(out: &mut BytesMut) {
 }
 
 fn write_kind(out: &mut BytesMut, kind: u8, payload: &[u8]) -> Result<(), FrameError> {
-    if payload.len() > FRAME_LEN_MAX {
-        return Err(FrameError::TooLong(payload.len()));
-    }
-    let len = u32::try_from(payload.len()).expect("checked against a maximum below 4 GiB");
+    let len = match u32::try_from(payload.len()) {
+        Ok(len) if payload.len() <= FRAME_LEN_MAX => len,
+        Ok(_) | Err(_) => return Err(FrameError::TooLong(payload.len())),
+    };
     out.reserve(HEADER_LEN + payload.len());
     out.put_u32_le(len);
     out.put_u8(kind);

@@ -36,8 +36,8 @@ pub(super) struct Calendar {
 impl Calendar {
     /// Hands `fields` over to `cron`.
     pub(super) fn new(fields: &Fields) -> Result<Self, ScheduleError> {
-        let days = if fields.is_every_day() { star() } else { numbers(fields.days, 0) };
-        let weekdays = if fields.is_every_weekday() { star() } else { numbers(fields.weekdays, 1) };
+        let days = numbers(fields.days, 0, 31);
+        let weekdays = numbers(fields.weekdays, 1, 7);
         Ok(match fields.day_rule {
             Days::Both => Self { first: translate(fields, &days, &weekdays)?, second: None },
             Days::Either => Self {
@@ -57,20 +57,20 @@ impl Calendar {
 }
 
 fn translate(fields: &Fields, days: &str, weekdays: &str) -> Result<cron::Schedule, ScheduleError> {
-    let hours = if fields.is_every_hour() { star() } else { numbers(fields.hours, 0) };
     let text = format!(
-        "{} {} {hours} {days} {} {weekdays}",
-        numbers(fields.seconds, 0),
-        numbers(fields.minutes, 0),
-        numbers(fields.months, 0),
+        "{} {} {} {days} {} {weekdays}",
+        numbers(fields.seconds, 0, 60),
+        numbers(fields.minutes, 0, 60),
+        numbers(fields.hours, 0, 24),
+        numbers(fields.months, 0, 12),
     );
     text.parse().map_err(|_| ScheduleError::Untranslatable(text))
 }
 
-fn star() -> String {
-    "*".to_owned()
-}
-
-fn numbers(set: Set, shift: u32) -> String {
+/// The numbers of `set`, each raised by `shift`, or `*` if it holds all `count` of its field.
+fn numbers(set: Set, shift: u32, count: u32) -> String {
+    if set.count() == count {
+        return "*".to_owned();
+    }
     set.iter().map(|value| (value + shift).to_string()).collect::<Vec<_>>().join(",")
 }

@@ -12,7 +12,7 @@ use super::ScheduleError;
 use super::calendar::Civil;
 
 /// How far apart the zone is probed for a change of its offset. Two changes that cancel each other
-/// are never closer: the shortest in the database since 1970 are days apart.
+/// are never closer: in the database the closest since 1970 are almost seven days apart.
 const PROBE_SECS: i64 = 86_400;
 
 /// No offset from UTC is greater: the widest since 1970 are -12 h and +14 h.

@@ -79,8 +79,7 @@ pub fn parse_go_duration(text: &str) -> Result<Duration, DurationError> {
     if text.starts_with('-') && nanos > 0 {
         return Err(DurationError::Negative(shown()));
     }
-    let nanos = u64::try_from(nanos).expect("at most i64::MAX by the check above");
-    Ok(Duration::from_nanos(nanos))
+    u64::try_from(nanos).map(Duration::from_nanos).map_err(|_| DurationError::Invalid(shown()))
 }
 
 /// Writes `duration` as Go's `Duration.String` does: `1h30m0s`, `1.5s`, `300ms`, `0s`.

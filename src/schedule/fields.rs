@@ -114,6 +114,11 @@ impl Set {
         (0..u64::BITS).filter(move |&value| self.0 >> value & 1 == 1)
     }
 
+    /// How many numbers are in it.
+    pub(super) fn count(self) -> u32 {
+        self.0.count_ones()
+    }
+
     fn full(unit: &Unit) -> Self {
         Self::stepped(unit.min, unit.max, 1)
     }
@@ -173,16 +178,6 @@ impl Fields {
     /// Whether every hour of the day is in the set, so that real time counts and not the clock's.
     pub(super) fn is_every_hour(&self) -> bool {
         self.hours == Set::full(&HOUR)
-    }
-
-    /// Whether every day of the month is in the set.
-    pub(super) fn is_every_day(&self) -> bool {
-        self.days == Set::full(&DAY)
-    }
-
-    /// Whether every weekday is in the set.
-    pub(super) fn is_every_weekday(&self) -> bool {
-        self.weekdays == Set::full(&WEEKDAY)
     }
 }
 
@@ -357,9 +352,13 @@ fn progression_text(unit: &Unit, values: &[u32]) -> Option<String> {
 mod tests {
     use super::*;
 
+    /// The code points sum to 97 + 98 + 99 = 294: 54 modulo 60, 6 of 24, 14 of 28, 6 of 12, 0 of 7.
+    fn name() -> JobName {
+        JobName::new("abc").unwrap()
+    }
+
     fn parse(text: &str) -> Result<Fields, ScheduleError> {
-        // Code points sum to 97 + 98 + 99 = 294: 54 modulo 60, 6 of 24, 14 of 28, 6 of 12, 0 of 7.
-        Fields::parse(text, &JobName::new("abc").unwrap())
+        Fields::parse(text, &name())
     }
 
     fn check(text: &str, canonical: &str) {

@@ -54,8 +54,7 @@ use fields::Fields;
 /// The version of the IANA time zone database that is compiled in.
 pub const TZ_VERSION: &str = chrono_tz::IANA_TZDB_VERSION;
 
-/// The longest schedule text in bytes. The longest that has a use, every other second and so on
-/// in full, has less than 500.
+/// The longest schedule text in bytes. One that lists every number of each field has less than 600.
 pub const SCHEDULE_LEN_MAX: usize = 2_048;
 
 /// How many calendar years ahead a match is looked for, as in robfig/cron.
@@ -258,8 +257,8 @@ impl Cron {
         loop {
             shown = self.match_after(shown, year_max)?;
             let due = self.clock.reach(shown)?;
-            // Always so in the database of today; a clock with three readings of one time would
-            // lead on to its next match.
+            // A match that was reached before counts no more. `latest_shown` has passed over these;
+            // the check stands here so that no fault in a zone's data can give a due instant again.
             if due > after {
                 return Some(due);
             }

@@ -296,7 +296,7 @@ fn an_error_says_what_is_wrong_and_what_would_be_right() {
 
 /// Shows at `at`, in minutes of the wall clock since 1970; `None` if its offset has seconds.
 fn shown_minute(zone: Tz, at_minute: i64) -> Option<i64> {
-    let offset = Clock { zone }.show(at_minute * 60).unwrap().0 - at_minute * 60;
+    let offset = Clock { zone }.show(at_minute * 60)?.0 - at_minute * 60;
     (offset % 60 == 0).then_some(at_minute + offset / 60)
 }
 
@@ -386,9 +386,10 @@ fn since_1970_odd_zones_are_due_as_a_look_at_the_clock_says() {
     }
 }
 
-/// One item of a list in both syntaxes: ours, and plain ranges for `croner`.
-fn item(min: u32, max: u32) -> impl Strategy<Value = (String, String)> {
-    (0..4_u8, min..=max, min..=max, 1..=9_u32).prop_map(move |(kind, a, b, step)| {
+/// One item of a list in both syntaxes: ours, and plain ranges for `croner`. Its numbers go up to
+/// `top`, its open ranges to `max`.
+fn item(min: u32, top: u32, max: u32) -> impl Strategy<Value = (String, String)> {
+    (0..4_u8, min..=top, min..=top, 1..=9_u32).prop_map(move |(kind, a, b, step)| {
         let (low, high) = (a.min(b), a.max(b));
         match kind {
             0 => (low.to_string(), low.to_string()),
@@ -399,8 +400,8 @@ fn item(min: u32, max: u32) -> impl Strategy<Value = (String, String)> {
     })
 }
 
-fn field(min: u32, max: u32) -> impl Strategy<Value = (String, String)> {
-    let list = prop::collection::vec(item(min, max), 1..4).prop_map(|items| {
+fn field(min: u32, top: u32, max: u32) -> impl Strategy<Value = (String, String)> {
+    let list = prop::collection::vec(item(min, top, max), 1..4).prop_map(|items| {
         let (ours, theirs): (Vec<_>, Vec<_>) = items.into_iter().unzip();
         (ours.join(","), theirs.join(","))
     });
@@ -414,13 +415,13 @@ fn field(min: u32, max: u32) -> impl Strategy<Value = (String, String)> {
 
 fn expression() -> impl Strategy<Value = (String, String)> {
     let fields = (
-        field(0, 59),
-        field(0, 59),
-        field(0, 23),
+        field(0, 59, 59),
+        field(0, 59, 59),
+        field(0, 23, 23),
         // No day that a month may lack, so that there always is a match.
-        field(1, 28),
-        field(1, 12),
-        field(0, 6),
+        field(1, 28, 31),
+        field(1, 12, 12),
+        field(0, 6, 6),
     );
     fields.prop_map(|(a, b, c, d, e, f)| {
         let all = [a, b, c, d, e, f];
