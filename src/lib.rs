@@ -4,6 +4,8 @@
 #[cfg(feature = "server")]
 pub mod cli;
 pub mod codec;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod id;
 pub mod jobs;
 pub mod schedule;
