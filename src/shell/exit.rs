@@ -1,0 +1,26 @@
+//! How the process ends: [`ExitError`], and the exit code of each kind.
+
+/// Why the process ends with another code than 0. The text is one sentence for the operator.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ExitError {
+    /// The machine does not give what is needed: a taken port, a full disk, a bad file. Exit code 1.
+    #[error("{0}")]
+    Environment(String),
+    /// The command line or a setting is wrong. Exit code 2.
+    #[error("{0}")]
+    Usage(String),
+    /// Data on disk is damaged, and going on could lose what was acknowledged. Exit code 3.
+    #[error("{0}")]
+    Damaged(String),
+}
+
+impl ExitError {
+    /// The exit code of the process.
+    pub fn code(&self) -> u8 {
+        match self {
+            Self::Environment(_) => 1,
+            Self::Usage(_) => 2,
+            Self::Damaged(_) => 3,
+        }
+    }
+}
