@@ -6,16 +6,17 @@ use super::*;
 use crate::id::Incarnation;
 
 const MS: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug, Default)]
 struct Disk {
-    pledge: Option<Proposal>,
+    pledge: Option<Pledge>,
     raft: Option<ClusterId>,
 }
 
 enum Event {
     Deliver { from: usize, to: usize, message: Message },
-    Written { at: usize, life: u32, pledge: Option<Proposal> },
+    Written { at: usize, life: u32, pledge: Option<Pledge> },
     Initialized { at: usize, life: u32, proposal: Proposal },
     Admit { at: usize, cluster: ClusterId },
     Chaos,
@@ -170,7 +171,8 @@ impl World {
     fn check_initialize(&mut self, at: usize, proposal: &Proposal) {
         assert_eq!(proposal.proposer, self.servers[at].id);
         for server in self.servers.iter().filter(|s| proposal.members.contains_key(&s.id)) {
-            assert_eq!(server.disk.pledge.as_ref(), Some(proposal), "{} is not bound", server.name);
+            let pledge = server.disk.pledge.as_ref().map(Pledge::proposal);
+            assert_eq!(pledge, Some(proposal), "{} is not bound", server.name);
             assert!(server.disk.raft.is_none());
         }
         for other in self.initialized.iter().filter(|other| *other != proposal) {
@@ -301,7 +303,7 @@ impl World {
 
 fn chaotic_world(seed: u64, expect: u32, extra: usize) -> World {
     let mut world = World::new(seed, usize::try_from(expect).unwrap() + extra, expect);
-    world.chaos_until = Mono::ZERO + Duration::from_secs(40);
+    world.chaos_until = Mono::ZERO + 40 * SECOND;
     world.loss_percent = 20;
     world.after(0..1, Event::Chaos);
     for at in 0..world.servers.len() {
@@ -309,7 +311,7 @@ fn chaotic_world(seed: u64, expect: u32, extra: usize) -> World {
             world.start(at);
         }
     }
-    world.run_for(Duration::from_secs(40));
+    world.run_for(40 * SECOND);
     world
 }
 
@@ -323,7 +325,7 @@ proptest! {
         extra in 0_usize..=2,
     ) {
         let mut world = chaotic_world(seed, expect, extra);
-        world.run_for(Duration::from_secs(90));
+        world.run_for(90 * SECOND);
         for at in 0..world.servers.len() {
             let in_cluster = world.servers[at].disk.raft.is_some();
             prop_assert!(in_cluster || !world.founded().is_empty() || !world.waiting(at).is_empty());
@@ -336,7 +338,7 @@ proptest! {
         expect in 1_u32..=7,
     ) {
         let mut world = chaotic_world(seed, expect, 0);
-        world.run_for(Duration::from_secs(90));
+        world.run_for(90 * SECOND);
         prop_assert_eq!(world.founded().len(), 1);
         prop_assert!(world.servers.iter().all(|server| server.disk.raft.is_some()));
     }
@@ -358,13 +360,13 @@ proptest! {
         world.run_for(MS * (slow_ms / 2));
         world.cut.clear();
         world.relink();
-        world.run_for(Duration::from_secs(60));
+        world.run_for(60 * SECOND);
         prop_assert!(world.founded().len() <= 1);
         if world.founded().is_empty() {
             let waiting = world.waiting(0);
             prop_assert!(waiting.starts_with("4 candidates for bootstrap-expect 3: "), "{}", waiting);
             world.crash(3);
-            world.run_for(Duration::from_secs(60));
+            world.run_for(60 * SECOND);
             prop_assert_eq!(world.founded().len(), 1);
         }
     }
@@ -382,15 +384,39 @@ fn a_single_server_with_nobody_to_ask_founds_its_cluster_at_once() {
         virgin: true,
     };
     let mut formation = Formation::new(me, Start::Alone, None, 1, Mono::ZERO);
-    let effects: Vec<FormationEffect> = std::iter::from_fn(|| formation.poll_effect()).collect();
-    let [FormationEffect::Persist { pledge: Some(pledge) }, FormationEffect::Waiting(_)] =
-        &effects[..]
-    else {
-        panic!("{effects:?}");
+    let next = |formation: &mut Formation| {
+        let mut effects = std::iter::from_fn(|| formation.poll_effect());
+        effects.find(|effect| !matches!(effect, FormationEffect::Waiting(_)))
     };
+    let Some(FormationEffect::Persist { pledge: Some(Pledge::Open(own)) }) = next(&mut formation)
+    else {
+        panic!("no proposal");
+    };
+    assert_eq!(next(&mut formation), None);
     formation.on_persisted(Mono::ZERO);
-    let effect = formation.poll_effect();
-    assert_eq!(effect, Some(FormationEffect::Initialize { proposal: pledge.clone() }));
+    let sealed = Some(Pledge::Sealed(own.clone()));
+    assert_eq!(next(&mut formation), Some(FormationEffect::Persist { pledge: sealed }));
+    formation.on_persisted(Mono::ZERO);
+    assert_eq!(next(&mut formation), Some(FormationEffect::Initialize { proposal: own }));
+}
+
+#[test]
+fn a_proposer_that_dies_while_it_initializes_does_so_again_and_never_withdraws() {
+    let mut world = World::new(3, 3, 3);
+    world.start_all();
+    while world.initialized.is_empty() {
+        world.run_for(MS);
+    }
+    world.crash(0);
+    world.crash(1);
+    world.run_for(SECOND);
+    assert!(world.founded().is_empty(), "the first attempt died with the process");
+    world.start(0);
+    world.run_for(60 * SECOND);
+    world.start(1);
+    world.run_for(60 * SECOND);
+    assert_eq!(world.initialized[1..], world.initialized[..1]);
+    assert!(world.servers.iter().all(|server| server.disk.raft.is_some()));
 }
 
 #[test]
@@ -399,7 +425,7 @@ fn a_server_that_hears_of_a_cluster_founds_none() {
         let mut world = World::new(3, 2, expect);
         world.servers[0].disk.raft = Some(ClusterId(77));
         world.start_all();
-        world.run_for(Duration::from_secs(60));
+        world.run_for(60 * SECOND);
         assert_eq!(world.initialized, []);
         assert_eq!(world.waiting(1), "");
     }
@@ -409,7 +435,7 @@ fn a_server_that_hears_of_a_cluster_founds_none() {
 fn two_single_servers_that_know_each_other_wait_and_name_both() {
     let mut world = World::new(3, 2, 1);
     world.start_all();
-    world.run_for(Duration::from_secs(60));
+    world.run_for(60 * SECOND);
     assert_eq!(world.initialized, []);
     assert_eq!(world.waiting(1), "2 candidates for bootstrap-expect 1: s0, s1");
 }
@@ -419,13 +445,13 @@ fn what_is_missing_is_said_in_words() {
     let mut world = World::new(3, 3, 3);
     world.start(0);
     world.start(1);
-    world.run_for(Duration::from_secs(5));
+    world.run_for(5 * SECOND);
     let (a, b) = (world.servers[0].name.clone(), world.servers[1].name.clone());
     let (first, second) = (a.clone().min(b.clone()), a.max(b));
     assert_eq!(world.waiting(0), format!("waiting for 3 servers, know 2: {first}, {second}"));
     world.servers[2].expect = 5;
     world.start(2);
-    world.run_for(Duration::from_secs(5));
+    world.run_for(5 * SECOND);
     assert!(world.waiting(0).starts_with("bootstrap-expect differs: "));
     assert_eq!(world.initialized, []);
 }
@@ -440,10 +466,10 @@ fn a_member_whose_proposer_is_gone_says_whom_it_is_bound_to() {
     }
     assert!(world.initialized.is_empty(), "the proposer dies before it has all pledges");
     world.crash(0);
-    world.run_for(Duration::from_secs(60));
+    world.run_for(60 * SECOND);
     assert!(world.waiting(1).contains(&format!("for {proposer}, with which there is no session")));
     world.start(0);
-    world.run_for(Duration::from_secs(60));
+    world.run_for(60 * SECOND);
     assert_eq!(world.founded().len(), 1);
 }
 
