@@ -2,7 +2,8 @@
 //!
 //! The candidate with the lowest id among exactly N proposes one set of N and a random cluster id,
 //! and pledges to it itself first. Each member syncs a pledge to the proposal and says so. Only the
-//! proposer, holding all N pledges, initializes.
+//! proposer, holding all N pledges, initializes. It seals its own pledge first, so that a proposal
+//! that may have been initialized is never withdrawn.
 //!
 //! A pledge binds until its proposer has durably withdrawn the proposal, so nobody can ever
 //! initialize it. A proposer withdraws when its proposal does not complete in time, when a lower id
@@ -13,6 +14,7 @@
 //! **Invariants**
 //! - What leaves this part ([`FormationEffect::Send`], [`FormationEffect::Initialize`]) rests only
 //!   on the pledge that is on disk. While a pledge is being written, nothing is promised.
+//! - No two proposals that share a member are ever initialized, whatever is lost or restarted.
 //! - A cluster id is drawn anew for each proposal, and a withdrawn proposal never comes back.
 //! - Who holds a log, a vote or a cluster neither proposes nor pledges.
 
@@ -73,6 +75,25 @@ pub struct Proposal {
     pub proposer: NodeId,
     /// All members, the proposer included: name and address of each.
     pub members: BTreeMap<NodeId, (NodeName, String)>,
+}
+
+/// What a server is bound to, as it lies on its disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Pledge {
+    /// Bound until the proposer withdraws.
+    Open(Proposal),
+    /// The proposer's own, once all have pledged: it may have been initialized, and is never
+    /// withdrawn.
+    Sealed(Proposal),
+}
+
+impl Pledge {
+    /// What it is bound to.
+    pub fn proposal(&self) -> &Proposal {
+        match self {
+            Self::Open(proposal) | Self::Sealed(proposal) => proposal,
+        }
+    }
 }
 
 /// What servers say to each other to found a cluster.
@@ -144,7 +165,7 @@ pub enum FormationEffect {
     /// Make this the pledge on disk (`None`: no pledge), then call [`Formation::on_persisted`].
     Persist {
         /// The pledge, which replaces any before it.
-        pledge: Option<Proposal>,
+        pledge: Option<Pledge>,
     },
     /// Initialize Raft with exactly these members, and belong to its cluster.
     Initialize {
@@ -181,9 +202,9 @@ pub struct Formation {
     stage: Stage,
     peers: BTreeMap<NodeId, Candidate>,
     /// The pledge on disk.
-    pledge: Option<Proposal>,
+    pledge: Option<Pledge>,
     /// The pledge that is being written.
-    writing: Option<Option<Proposal>>,
+    writing: Option<Option<Pledge>>,
     /// Who has synced a pledge to our own proposal.
     pledged: BTreeSet<NodeId>,
     /// Who refused our own proposal, and why.
@@ -201,7 +222,7 @@ impl Formation {
     pub fn new(
         me: Candidate,
         start: Start,
-        recovered_pledge: Option<Proposal>,
+        recovered_pledge: Option<Pledge>,
         seed: u64,
         now: Mono,
     ) -> Self {
@@ -277,7 +298,11 @@ impl Formation {
             return;
         };
         let before = std::mem::replace(&mut self.pledge, written);
-        if let Some(withdrawn) = before.filter(|before| before.proposer == self.me.id) {
+        let kept = self.pledge.as_ref().map(|pledge| pledge.proposal().cluster);
+        if let Some(Pledge::Open(withdrawn)) = before
+            && withdrawn.proposer == self.me.id
+            && kept != Some(withdrawn.cluster)
+        {
             for member in withdrawn.members.into_keys() {
                 self.send(member, Message::Release { cluster: withdrawn.cluster });
             }
@@ -314,7 +339,7 @@ impl Formation {
     }
 
     /// The pledge on disk.
-    pub fn pledge(&self) -> Option<&Proposal> {
+    pub fn pledge(&self) -> Option<&Pledge> {
         self.pledge.as_ref()
     }
 
@@ -341,7 +366,7 @@ impl Formation {
         }
     }
 
-    fn persist(&mut self, pledge: Option<Proposal>) {
+    fn persist(&mut self, pledge: Option<Pledge>) {
         assert!(self.writing.is_none(), "one pledge is written at a time");
         assert!(self.stage == Stage::Forming, "a pledge changes only while there is no cluster");
         self.writing = Some(pledge.clone());
@@ -349,7 +374,8 @@ impl Formation {
     }
 
     fn own_proposal(&self) -> Option<&Proposal> {
-        self.pledge.as_ref().filter(|pledge| pledge.proposer == self.me.id)
+        let proposal = self.pledge.as_ref().map(Pledge::proposal);
+        proposal.filter(|proposal| proposal.proposer == self.me.id)
     }
 
     /// Starts to collect pledges, or to repeat one, for the pledge that is now on disk.
@@ -374,8 +400,9 @@ impl Formation {
         if self.stage == Stage::Forming && self.writing.is_none() {
             match self.pledge.clone() {
                 None => self.try_propose(),
-                Some(pledge) if pledge.proposer == self.me.id => self.pursue(pledge),
-                Some(pledge) => self.repeat_pledge(&pledge),
+                Some(Pledge::Sealed(proposal)) => self.initialize(proposal),
+                Some(Pledge::Open(own)) if own.proposer == self.me.id => self.pursue(own),
+                Some(Pledge::Open(proposal)) => self.repeat_pledge(&proposal),
             }
         }
         let waiting = self.waiting_for();
@@ -404,13 +431,13 @@ impl Formation {
             return;
         }
         let cluster = ClusterId(self.rng.random_range(1..=u64::MAX));
-        self.persist(Some(Proposal { cluster, proposer: self.me.id, members }));
+        let proposal = Proposal { cluster, proposer: self.me.id, members };
+        self.persist(Some(Pledge::Open(proposal)));
     }
 
     fn pursue(&mut self, proposal: Proposal) {
         if proposal.members.keys().all(|id| self.pledged.contains(id)) {
-            self.stage = Stage::Initialized;
-            self.effects.push_back(FormationEffect::Initialize { proposal });
+            self.persist(Some(Pledge::Sealed(proposal)));
         } else if self.now >= self.withdraw_at {
             self.withdraw();
         } else if self.now >= self.repeat_at {
@@ -424,6 +451,11 @@ impl Formation {
         }
     }
 
+    fn initialize(&mut self, proposal: Proposal) {
+        self.stage = Stage::Initialized;
+        self.effects.push_back(FormationEffect::Initialize { proposal });
+    }
+
     fn repeat_pledge(&mut self, pledge: &Proposal) {
         if self.now >= self.repeat_at {
             self.repeat_at = self.now + REPEAT;
@@ -434,7 +466,7 @@ impl Formation {
     fn on_propose(&mut self, from: NodeId, proposal: Proposal) {
         let cluster = proposal.cluster;
         match self.weigh(from, &proposal) {
-            Verdict::Pledge => self.persist(Some(proposal)),
+            Verdict::Pledge => self.persist(Some(Pledge::Open(proposal))),
             Verdict::Repeat => self.send(from, Message::Pledge { cluster }),
             Verdict::Later => {}
             Verdict::Refuse(reason) => self.send(from, Message::Refuse { cluster, reason }),
@@ -462,7 +494,7 @@ impl Formation {
             // The proposer repeats itself; by then it is known what this node is bound to.
             return Verdict::Later;
         }
-        match &self.pledge {
+        match self.pledge.as_ref().map(Pledge::proposal) {
             Some(pledge) if pledge == proposal => return Verdict::Repeat,
             // Our own proposal yields to that of a lower id: `is_valid` has made sure that it is.
             Some(pledge) if pledge.proposer == self.me.id => {}
@@ -496,8 +528,8 @@ impl Formation {
     }
 
     fn on_pledge(&mut self, from: NodeId, cluster: ClusterId) {
-        let is_of = |pledge: &Option<Proposal>| {
-            pledge.as_ref().is_some_and(|pledge| pledge.cluster == cluster)
+        let is_of = |pledge: &Option<Pledge>| {
+            pledge.as_ref().is_some_and(|pledge| pledge.proposal().cluster == cluster)
         };
         let is_current = is_of(&self.pledge);
         if is_current || self.writing.as_ref().is_some_and(is_of) {
@@ -522,7 +554,7 @@ impl Formation {
     }
 
     fn on_release(&mut self, from: NodeId, cluster: ClusterId) {
-        let bound = self.pledge.as_ref().is_some_and(|pledge| {
+        let bound = self.pledge.as_ref().map(Pledge::proposal).is_some_and(|pledge| {
             pledge.proposer == from && pledge.cluster == cluster && from != self.me.id
         });
         if bound && self.writing.is_none() && self.stage == Stage::Forming {
@@ -532,7 +564,7 @@ impl Formation {
     }
 
     fn on_refuse(&mut self, from: NodeId, cluster: ClusterId, reason: Refusal) {
-        let Some(pledge) = &self.pledge else {
+        let Some(pledge) = self.pledge.as_ref().map(Pledge::proposal) else {
             return;
         };
         let is_own = pledge.proposer == self.me.id;

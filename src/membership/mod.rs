@@ -31,6 +31,6 @@ pub mod roster;
 mod join;
 
 pub use autopilot::{Autopilot, Step};
-pub use formation::{Candidate, Formation, FormationEffect, Message, Proposal};
+pub use formation::{Candidate, Formation, FormationEffect, Message, Pledge, Proposal};
 pub use gossip::{Gossiper, Profile};
 pub use roster::{Config, Roster, RosterEffect};

@@ -126,6 +126,7 @@ pub struct Roster {
     effects: VecDeque<RosterEffect>,
     refused: BTreeMap<SocketAddr, Mono>,
     rejected_count: u64,
+    members_max: usize,
 }
 
 impl Roster {
@@ -157,6 +158,7 @@ impl Roster {
             effects: VecDeque::new(),
             refused: BTreeMap::new(),
             rejected_count: 0,
+            members_max: MEMBERS_MAX,
         }
     }
 
@@ -314,7 +316,7 @@ impl Roster {
             self.joins.on_heard(from);
             return Ok(());
         }
-        if self.foca.iter_membership_state().len() >= MEMBERS_MAX {
+        if self.foca.iter_membership_state().len() >= self.members_max {
             self.check_no_newcomer(message)?;
         }
         let is_to_me = header.dst.id == self.me().id;

@@ -1,11 +1,11 @@
 //! What a formation waits for, in words.
 
-use super::{Candidate, Formation, Proposal, Refusal};
+use super::{Candidate, Formation, Pledge, Proposal, Refusal};
 use crate::id::NodeId;
 
 impl Formation {
     pub(super) fn describe(&self) -> String {
-        match &self.pledge {
+        match self.pledge.as_ref().map(Pledge::proposal) {
             Some(own) if own.proposer == self.me.id => self.describe_own(own),
             Some(pledge) => self.describe_bound(pledge),
             None => self.describe_candidates(),
@@ -37,6 +37,9 @@ impl Formation {
     }
 
     fn describe_own(&self, own: &Proposal) -> String {
+        if own.members.keys().all(|id| self.pledged.contains(id)) {
+            return "all have pledged, about to found the cluster".to_owned();
+        }
         let missing = own.members.iter().filter(|(id, _)| !self.pledged.contains(id));
         let each = missing.map(|(id, (name, _))| match self.refused.get(id) {
             Some(reason) => format!("{name} ({})", self.describe_refusal(reason)),
