@@ -7,8 +7,6 @@
 //! The log knows index and term of an entry and nothing else of the bodies, which belong to the
 //! module that writes them.
 
-use std::fmt;
-
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -63,22 +61,6 @@ pub struct Snapshot {
     pub index: LogIndex,
     /// The state, written by the state machine.
     pub data: Bytes,
-}
-
-/// A snapshot that is still to be written as bytes, outside the node, where it may take its time.
-pub struct SnapshotSource {
-    /// What it covers, written by `consensus`.
-    pub meta: Bytes,
-    /// The last entry that it covers.
-    pub index: LogIndex,
-    /// Writes the state.
-    pub encode: Box<dyn FnOnce() -> Bytes + Send>,
-}
-
-impl fmt::Debug for SnapshotSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SnapshotSource").field("index", &self.index).finish_non_exhaustive()
-    }
 }
 
 /// What a data directory held at start, after torn tails were cut.

@@ -160,8 +160,7 @@ impl Node {
         let me = self.links.me();
         let mut targets = BTreeMap::new();
         if me.server {
-            let configured = self.raft.voters.iter().chain(&self.raft.learners);
-            for (&id, peer) in configured.filter(|(id, _)| **id > me.id) {
+            for (&id, peer) in self.raft.members.iter().filter(|(id, _)| **id > me.id) {
                 targets.insert(id, peer.addr.clone());
             }
         }
@@ -271,7 +270,7 @@ impl Node {
         if let Some(peer) = self.links.peer(id) {
             return peer.hello.name.clone();
         }
-        let configured = self.raft.voters.get(&id).or_else(|| self.raft.learners.get(&id));
+        let configured = self.raft.members.get(&id);
         let named = configured.and_then(|peer| NodeName::new(peer.name.clone()).ok());
         named.unwrap_or_else(|| NodeName::new(id.to_string()).expect("hex digits are a name"))
     }
@@ -308,7 +307,7 @@ impl Node {
         }
         let answers = |id: &NodeId| *id == self.id() || self.links.session_of(*id).is_some();
         let silent: Vec<String> =
-            voters.keys().filter(|id| !answers(id)).map(|&id| self.name_of(id).to_string()).collect();
+            voters.iter().filter(|id| !answers(id)).map(|&id| self.name_of(id).to_string()).collect();
         let (have, quorum) = (voters.len() - silent.len(), voters.len() / 2 + 1);
         if silent.is_empty() {
             return format!("an election is under way among {} voters", voters.len());

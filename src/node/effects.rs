@@ -1,19 +1,21 @@
 //! What engine, disk and agent want done, and what follows from it.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
 use super::io::{Event, Output};
 use super::local::LocalFact;
 use super::message::{Message, Refusal};
 use super::replicated::{Outcome, Replicated};
-use super::requests::What;
+use super::requests::OPEN_MAX;
 use super::{Life, Node};
 use crate::codec::encode;
 use crate::codec::frame::Lane;
-use crate::consensus::{self, Effect, ProposeError};
+use crate::consensus::{self, Effect, Engine, ProposeError};
 use crate::dispatch::agent;
 use crate::dispatch::message::Message as Dispatch;
-use crate::id::{CommandId, NodeId, WriteId};
+use crate::id::{CommandId, LogIndex, NodeId, Term, WriteId};
 use crate::node::disk::After;
 use crate::node::request::{Reply, RequestError};
 
@@ -34,21 +36,31 @@ impl Node {
 
     fn on_effect(&mut self, effect: Effect<Replicated>) {
         match effect {
-            Effect::Send { peer, lane, message } => {
+            Effect::Send { peer, message } => {
+                let lane = match message.lane() {
+                    consensus::Lane::Control => Lane::Control,
+                    consensus::Lane::Append => Lane::Append,
+                    consensus::Lane::Bulk => Lane::Bulk,
+                };
                 let unheard = !self.links.send(peer, lane, Message::Raft(message));
                 if let Some(engine) = self.engine.as_mut().filter(|_| unheard) {
                     engine.on_disconnected(peer);
                 }
             }
-            Effect::Persist { write, records, snapshot } => {
-                self.disk.push_engine(write, records, snapshot);
+            Effect::Persist { write, snapshot: Some(snapshot), .. } => {
+                let output = self.disk.push_snapshot(write, snapshot);
+                self.outputs.push_back(output);
+            }
+            Effect::Persist { write, records, snapshot: None } => {
+                self.disk.push_engine(write, records);
             }
             Effect::Applied { reply, .. } => self.on_applied(reply),
             Effect::Proposed { id, result } => self.on_proposed(id, result),
             Effect::ReadIndex { id, result } => self.on_read_index_known(id, result.ok()),
-            Effect::MembershipDone { result } => self.on_membership_done(result),
+            Effect::MembershipDone { change, result } => self.on_membership_done(&change, result),
             Effect::StatusChanged => self.on_status(),
             Effect::Rejected { peer, reason } => {
+                let reason = reason.to_string();
                 self.event(Event::Rejected { peer: Some(peer), reason });
             }
             Effect::Halt { reason } => self.halt(reason),
@@ -57,17 +69,17 @@ impl Node {
 
     fn on_status(&mut self) {
         let Some(engine) = &self.engine else { return };
-        let status = engine.status();
+        let status = engine.status().clone();
         let before = std::mem::replace(&mut self.raft, status);
         if !self.raft.voters.is_empty() {
             self.links.update_me(|me| me.virgin = false);
         }
-        let same = before.voters.keys().eq(self.raft.voters.keys())
-            && before.learners.keys().eq(self.raft.learners.keys());
-        if !same {
-            let names = |ids: Vec<NodeId>| ids.into_iter().map(|id| self.name_of(id).to_string());
-            let voters = names(self.raft.voters.keys().copied().collect()).collect();
-            let learners = names(self.raft.learners.keys().copied().collect()).collect();
+        if (&before.voters, &before.learners) != (&self.raft.voters, &self.raft.learners) {
+            let names = |ids: &BTreeSet<NodeId>| -> Vec<String> {
+                ids.iter().map(|&id| self.name_of(id).to_string()).collect()
+            };
+            let voters = names(&self.raft.voters);
+            let learners = names(&self.raft.learners);
             self.event(Event::VotersChanged { voters, learners });
         }
         let (term, leader) = (self.raft.term, self.raft.leader);
@@ -93,7 +105,7 @@ impl Node {
     }
 
     /// The log has taken a proposal, or has not.
-    fn on_proposed(&mut self, id: CommandId, result: Result<consensus::Position, ProposeError>) {
+    fn on_proposed(&mut self, id: CommandId, result: Result<(LogIndex, Term), ProposeError>) {
         if self.on_own_proposal(id, result.is_ok()) {
             return;
         }
@@ -101,18 +113,17 @@ impl Node {
         if let Some(to) = self.forwarded_by(id) {
             let result = Err(match error {
                 ProposeError::NotLeader { .. } | ProposeError::LeaseExpired => Refusal::NotLeader,
+                ProposeError::Busy => Refusal::Failed(RequestError::Busy(OPEN_MAX)),
                 ProposeError::Unknown => Refusal::Failed(RequestError::Unknown),
             });
             self.links.send(to, Lane::Control, Message::Forwarded { id, result });
             return;
         }
         let Some(request) = self.requests.of_command(id) else { return };
-        if let Some(open) = self.requests.get_mut(request)
-            && matches!(open.what, What::Write { .. })
-        {
+        if let Some(open) = self.requests.get_mut(request) {
             open.exposed |= error == ProposeError::Unknown;
-            open.stage = super::requests::Stage::Waiting;
         }
+        self.requests.pause(self.now.mono, request);
     }
 
     pub(super) fn on_persisted(&mut self, write: WriteId, snapshot: Option<Bytes>) {
@@ -185,5 +196,3 @@ impl Node {
         }
     }
 }
-
-use crate::consensus::Engine;

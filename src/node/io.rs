@@ -8,7 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::codec::frame::Lane;
-use crate::codec::record::{Record, SnapshotSource};
+use crate::codec::record::Record;
+use crate::consensus::SnapshotSource;
 use crate::dispatch::launch::LaunchSpec;
 use crate::id::{ClusterId, ExecutionId, NodeId, NodeName, RequestId, SessionId, Term, WriteId};
 use crate::jobs::job::RunResult;
@@ -139,13 +140,14 @@ pub enum Output {
         /// `host[:port]`.
         name: String,
     },
-    /// Write these records in order, sync, and answer with [`Input::Persisted`]. One at a time.
+    /// Write these records in order, sync, and answer with [`Input::Persisted`]. Groups of records
+    /// come one at a time; a snapshot comes alone, and does not hold up the groups.
     Persist {
         /// The node's name for the group.
         write: WriteId,
         /// The records.
         records: Vec<Record>,
-        /// A snapshot to be encoded and made durable before the records.
+        /// A snapshot to be encoded and made durable, in place of records.
         snapshot: Option<SnapshotSource>,
     },
     /// Start a process and answer with [`Input::RunFinished`] when it has ended.

@@ -101,7 +101,7 @@ impl Node {
     /// The cluster's clock; `None` unless this node leads and hears a quorum.
     fn cluster_now(&mut self) -> Option<Wall> {
         self.leading.as_ref()?;
-        let voters: Vec<NodeId> = self.raft.voters.keys().copied().collect();
+        let voters: Vec<NodeId> = self.raft.voters.iter().copied().collect();
         self.clock.read(self.now, self.links.me().id, &voters)
     }
 
@@ -220,7 +220,7 @@ impl Node {
     /// A leader whose clock is off the median claims nothing, and lets another lead.
     fn hand_over_if_clock_is_off(&mut self) -> bool {
         let (now, me) = (self.now, self.id());
-        let voters: Vec<NodeId> = self.raft.voters.keys().copied().collect();
+        let voters: Vec<NodeId> = self.raft.voters.iter().copied().collect();
         let Some(ahead) = self.clock.ahead(now, me, &voters) else { return false };
         if u128::from(ahead.unsigned_abs()) <= OFF_MAX.as_micros() {
             return false;
@@ -241,8 +241,8 @@ impl Node {
     pub(super) fn hand_over(&mut self) {
         let me = self.id();
         let linked = |id: &&NodeId| **id != me && self.links.session_of(**id).is_some();
-        let matched = |id: &&NodeId| self.raft.matched.get(*id).copied().flatten();
-        let to = self.raft.voters.keys().filter(linked).max_by_key(matched).copied();
+        let matched = |id: &&NodeId| self.matched(**id);
+        let to = self.raft.voters.iter().filter(linked).max_by_key(matched).copied();
         if let (true, Some(to), Some(engine)) = (self.leading.is_some(), to, &mut self.engine) {
             engine.transfer(to);
         }
@@ -492,7 +492,8 @@ impl Node {
         let present = self.present();
         let (now, me) = (self.now.mono, self.id());
         let Some(leading) = &mut self.leading else { return };
-        let change = match leading.changing || self.raft.joint {
+        let settled = self.raft.is_settled && !self.raft.is_joint;
+        let change = match leading.changing || !settled {
             true => Change::InFlight,
             false => Change::Settled,
         };
@@ -530,9 +531,13 @@ impl Node {
         leading.changing = changing;
     }
 
-    pub(super) fn on_membership_done(&mut self, result: Result<(), ChangeError>) {
+    pub(super) fn on_membership_done(
+        &mut self,
+        change: &consensus::Change,
+        result: Result<(), ChangeError>,
+    ) {
         if let Err(error) = result {
-            tracing::debug!(%error, "the change of the Raft configuration was not made");
+            tracing::debug!(%error, ?change, "the change of the Raft configuration was not made");
         }
         if let Some(leading) = &mut self.leading {
             leading.changing = false;
@@ -544,7 +549,7 @@ impl Node {
         let leading = self.leading.as_ref();
         let leaves = |id: &NodeId| leading.is_some_and(|leading| leading.leaving.contains(id));
         let since = leading.map_or(self.now.mono, |leading| leading.since);
-        let server = |(&id, peer): (&NodeId, &consensus::Peer), role: RaftRole| {
+        let server = |id: NodeId, role: RaftRole| {
             let alive = id == self.id()
                 || self.links.session_of(id).is_some()
                 || self.roster.is_alive(id);
@@ -552,16 +557,20 @@ impl Node {
             Server {
                 id,
                 name: self.name_of(id),
-                addr: peer.addr.clone(),
+                addr: self.raft.members.get(&id).map(|peer| peer.addr.clone()).unwrap_or_default(),
                 role,
-                matched: self.raft.matched.get(&id).copied().flatten(),
+                matched: self.matched(id),
                 health: if alive { Health::Alive } else { dead },
                 wish: if leaves(&id) { Wish::Leave } else { Wish::Stay },
             }
         };
-        let voters = self.raft.voters.iter().map(|entry| server(entry, RaftRole::Voter));
-        let learners = self.raft.learners.iter().map(|entry| server(entry, RaftRole::Learner));
+        let voters = self.raft.voters.iter().map(|&id| server(id, RaftRole::Voter));
+        let learners = self.raft.learners.iter().map(|&id| server(id, RaftRole::Learner));
         voters.chain(learners).collect()
+    }
+
+    fn matched(&self, id: NodeId) -> Option<LogIndex> {
+        self.raft.followers.get(&id).and_then(|follower| follower.matched)
     }
 
     fn present(&self) -> Vec<Present> {

@@ -35,8 +35,6 @@ mod replicated;
 pub mod request;
 mod requests;
 mod serve;
-#[cfg(test)]
-mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -186,7 +184,7 @@ impl Node {
         let me = hello(&config, &tags, &local, virgin, rng.random());
         let formation = formation(&config, &me, &local, rng.random(), now.mono);
         let roster = Roster::new(roster_config(&config, &local), rng.random(), now.mono);
-        let raft = engine.as_ref().map(Engine::status).unwrap_or_default();
+        let raft = engine.as_ref().map(|engine| engine.status().clone()).unwrap_or_default();
         Ok(Self {
             links: Links::new(me, rng.random()),
             config,
@@ -362,7 +360,8 @@ impl Node {
 }
 
 fn engine_config(config: &NodeConfig) -> EngineConfig {
-    EngineConfig::new(config.id(), config.raft_multiplier)
+    let multiplier = u32::from(config.raft_multiplier);
+    EngineConfig { multiplier, ..EngineConfig::new(config.id()) }
 }
 
 fn hello(

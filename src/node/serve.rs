@@ -208,7 +208,7 @@ impl Node {
             is_leader: leader == Some(me.id),
             applied: self.raft.applied,
             committed: self.raft.committed,
-            voters: self.raft.voters.keys().map(|&id| self.name_of(id)).collect(),
+            voters: self.raft.voters.iter().map(|&id| self.name_of(id)).collect(),
             running: self.agent.running().count(),
             waiting_for: leader.is_none().then(|| self.missing()),
         }
@@ -219,8 +219,8 @@ impl Node {
         let leader = self.raft_leader();
         let role = |id: NodeId| match id {
             id if leader == Some(id) => RaftRole::Leader,
-            id if self.raft.voters.contains_key(&id) => RaftRole::Voter,
-            id if self.raft.learners.contains_key(&id) => RaftRole::Learner,
+            id if self.raft.voters.contains(&id) => RaftRole::Voter,
+            id if self.raft.learners.contains(&id) => RaftRole::Learner,
             _ => RaftRole::None,
         };
         let own = std::iter::once((me, MemberStatus::Alive));
@@ -259,8 +259,8 @@ impl Node {
     }
 
     fn begin_leave(&mut self, id: RequestId) -> Result<(), RequestError> {
-        let others = self.raft.voters.keys().any(|voter| *voter != self.id());
-        if !self.raft.voters.contains_key(&self.id()) || !others {
+        let others = self.raft.voters.iter().any(|voter| *voter != self.id());
+        if !self.raft.voters.contains(&self.id()) || !others {
             // Nobody is there to remove it, or it has no part in Raft: it says goodbye and stops.
             self.reply(id, Reply::Left);
             self.roster.leave(self.now.mono);
