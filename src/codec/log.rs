@@ -203,8 +203,7 @@ impl LogWriter {
                 number = self.begin_group(&mut plan, len);
             }
             self.append(&mut plan, |bytes, chain| format::put_record(bytes, chain, record));
-            let taken = self.ledger.apply(record, number);
-            taken.expect("the batch was checked before it was taken");
+            self.take(record, number);
         }
         let is_hint = |record: &Record| matches!(record, Record::Committed(_));
         if plan.rolled == Rolled::No && batch.iter().all(is_hint) {
@@ -251,6 +250,11 @@ impl LogWriter {
         Ok(())
     }
 
+    fn take(&mut self, record: &Record, home: SegmentNumber) {
+        let taken = self.ledger.apply(record, home);
+        taken.expect("the batch was checked before it was taken");
+    }
+
     /// Starts a group with its mark, in a new segment if a record of `len` bytes needs one.
     fn begin_group(&mut self, plan: &mut Plan, len: u64) -> SegmentNumber {
         if self.current.is_none() || self.is_full(len) {
@@ -273,6 +277,10 @@ impl LogWriter {
         let before = self.current.map(|current| (current.number, current.chain));
         if self.current.is_some_and(|current| current.synced < current.len) {
             self.sync(plan);
+        }
+        // Else a crash might keep the name of the new segment and not that of the one before.
+        if plan.rolled == Rolled::Yes {
+            plan.steps.push(Step::SyncDir);
         }
         let (number, chain) = match before {
             Some((number, chain)) => (number.next(), chain),

@@ -199,6 +199,25 @@ fn a_segment_that_never_got_its_header_is_dropped() {
 }
 
 #[test]
+fn a_batch_over_several_segments_syncs_each_name_before_the_next() {
+    let mut writer = LogWriter::new(NODE).with_segment_len(80);
+    let batch: Vec<_> = (0..4).map(entry).collect();
+    let steps = writer.encode(&batch).unwrap();
+    let kinds: String = steps
+        .iter()
+        .map(|step| match step {
+            Step::Create { .. } => 'c',
+            Step::Append { .. } => 'a',
+            Step::Cut { .. } => 'x',
+            Step::Sync { .. } => 's',
+            Step::SyncDir => 'd',
+            Step::Remove { .. } => 'r',
+        })
+        .collect();
+    assert_eq!(kinds, "casd".repeat(4));
+}
+
+#[test]
 fn a_log_of_another_node_or_of_a_newer_version_is_refused() {
     let mut writer = LogWriter::new(NODE);
     let steps = writer.encode(&[entry(0)]).unwrap();

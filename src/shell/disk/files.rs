@@ -56,7 +56,7 @@ impl LogFiles {
     }
 
     /// Makes `snapshot` durable, and then removes the others.
-    pub(super) fn write_snapshot(&mut self, snapshot: &Snapshot) -> io::Result<()> {
+    pub(super) fn write_snapshot(&self, snapshot: &Snapshot) -> io::Result<()> {
         let path = file_path(&self.snapshot_dir, snapshot.index.0, SNAPSHOT);
         let header = snapshot::header(snapshot);
         write_beside(&path, &[&header, &snapshot.meta, &snapshot.data])?;
@@ -93,7 +93,7 @@ impl LogFiles {
         Ok(())
     }
 
-    fn remove(&mut self, segment: SegmentNumber) -> io::Result<()> {
+    fn remove(&self, segment: SegmentNumber) -> io::Result<()> {
         let path = file_path(&self.log_dir, segment.0, SEGMENT);
         match fs::remove_file(&path) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(at(&path, error)),
