@@ -1,5 +1,7 @@
 use std::collections::BTreeMap;
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::codec::memory_disk::MemoryDisk;
 use crate::codec::record::{Recovered, Snapshot};
@@ -262,4 +264,46 @@ fn a_segment_in_the_middle_that_is_gone_is_damage_if_its_entries_are_needed() {
     let DamageReason::EntriesMissing { from: 0, upto } = damage.reason else { panic!("{damage}") };
     assert_eq!(damage.segment, SegmentNumber(3));
     assert!(upto >= 1);
+}
+
+/// Numbers as a log has them, and the ends of their range.
+fn number() -> impl Strategy<Value = u64> {
+    prop_oneof![0..4_u64, Just(u64::MAX - 1), Just(u64::MAX)]
+}
+
+/// A body that may be one of a frame: a kind, numbers, and what follows.
+fn any_body() -> impl Strategy<Value = Vec<u8>> {
+    let numbers = proptest::collection::vec(number(), 0..4);
+    let rest = proptest::collection::vec(any::<u8>(), 0..4);
+    (0..12_u8, numbers, rest).prop_map(|(kind, numbers, rest)| {
+        let numbers = numbers.into_iter().flat_map(u64::to_le_bytes);
+        [kind].into_iter().chain(numbers).chain(rest).collect()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn whole_frames_that_no_writer_wrote_do_not_unwind(
+        bodies in proptest::collection::vec(any_body(), 0..12),
+        head_frames in 0..3_usize,
+        first in prop_oneof![Just(1_u64), Just(u64::MAX)],
+    ) {
+        let number = SegmentNumber(first);
+        let frame_len = |body: &Vec<u8>| PREFIX_LEN + body.len();
+        let head_len = bodies.iter().take(head_frames).map(frame_len).sum::<usize>() as u64;
+        let header = Header { node: NODE, number, chain: 0, head_len }.encode();
+        let mut bytes = header.to_vec();
+        let mut chain = format::header_chain(&header);
+        for body in &bodies {
+            chain = format::put_frame(&mut bytes, chain, |out| out.extend_from_slice(body));
+        }
+        let segments = BTreeMap::from([(number, Bytes::from(bytes))]);
+        if let Ok(mut recovery) = recover(NODE, &segments, &[crate::codec::snapshot::encode(&snapshot(2))]) {
+            let next = recovery.writer.next_index().unwrap_or_default();
+            let last = Record::Entry { index: next, term: Term(1), body: Bytes::new() };
+            prop_assert!(next.0 == u64::MAX || recovery.writer.encode(&[last]).is_ok());
+        }
+    }
 }
