@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::codec::memory_disk::MemoryDisk;
 use crate::codec::record::{Recovered, Snapshot};
+use crate::codec::snapshot;
 use crate::id::Term;
 
 const NODE: NodeId = NodeId(7);
@@ -239,7 +240,7 @@ fn a_log_of_another_node_or_of_a_newer_version_is_refused() {
 }
 
 #[test]
-fn a_segment_in_the_middle_that_is_gone_is_damage_if_its_entries_are_needed() {
+fn a_segment_in_the_middle_that_is_gone_or_too_short_is_damage() {
     let mut segments = BTreeMap::new();
     let mut writer = LogWriter::new(NODE).with_segment_len(100);
     for index in 0..6 {
@@ -259,6 +260,14 @@ fn a_segment_in_the_middle_that_is_gone_is_damage_if_its_entries_are_needed() {
         segments.into_iter().map(|(number, bytes)| (number, Bytes::from(bytes))).collect();
     assert!(segments.len() > 3);
     assert!(recover(NODE, &segments, &[]).is_ok());
+
+    let mut shortened = segments.clone();
+    let second = &segments[&SegmentNumber(2)];
+    let frame_len = PREFIX_LEN + format::body_len(&entry(0));
+    shortened.insert(SegmentNumber(2), second.slice(..second.len() - frame_len));
+    let damage = recover(NODE, &shortened, &[]).unwrap_err();
+    assert_eq!((damage.segment, damage.reason), (SegmentNumber(3), DamageReason::Unchained));
+
     segments.remove(&SegmentNumber(2));
     let damage = recover(NODE, &segments, &[]).unwrap_err();
     let DamageReason::EntriesMissing { from: 0, upto } = damage.reason else { panic!("{damage}") };
@@ -300,7 +309,7 @@ proptest! {
             chain = format::put_frame(&mut bytes, chain, |out| out.extend_from_slice(body));
         }
         let segments = BTreeMap::from([(number, Bytes::from(bytes))]);
-        if let Ok(mut recovery) = recover(NODE, &segments, &[crate::codec::snapshot::encode(&snapshot(2))]) {
+        if let Ok(mut recovery) = recover(NODE, &segments, &[snapshot::encode(&snapshot(2))]) {
             let next = recovery.writer.next_index().unwrap_or_default();
             let last = Record::Entry { index: next, term: Term(1), body: Bytes::new() };
             prop_assert!(next.0 == u64::MAX || recovery.writer.encode(&[last]).is_ok());
