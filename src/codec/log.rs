@@ -2,8 +2,8 @@
 //!
 //! A log is a row of numbered segments. [`LogWriter`] turns each batch of records into
 //! [`Step`]s: what to append where, what to sync, which segments to begin and which to remove. A
-//! batch is durable when all its steps are done. [`recover`] reads the segments back, cuts what a
-//! crash left half written, and gives the writer that goes on after it. Neither touches a file; the
+//! batch is durable when all its steps are done. [`recover()`] reads the segments back, cuts what
+//! a crash left half written, and gives the writer that goes on after it. Neither touches a file; the
 //! shell does the steps on real ones, [`MemoryDisk`](super::memory_disk::MemoryDisk) in memory.
 //!
 //! The bytes are described in the source of the private module `format`. Each segment begins with a
@@ -191,20 +191,18 @@ impl LogWriter {
     /// If a record is too long or an entry is out of order; nothing is changed then.
     pub fn encode(&mut self, batch: &[Record]) -> Result<Vec<Step>, EncodeError> {
         self.check(batch)?;
-        if batch.is_empty() {
-            return Ok(Vec::new());
-        }
+        let frame_len = |record: &Record| (PREFIX_LEN + format::body_len(record)) as u64;
+        let Some(first) = batch.first() else { return Ok(Vec::new()) };
         let mut plan = Plan::default();
-        let mut number = self.begin_group(&mut plan, 0);
+        let mut number = self.begin_group(&mut plan, MARK_LEN as u64 + frame_len(first));
         for record in batch {
-            let len = (PREFIX_LEN + format::body_len(record)) as u64;
+            let len = frame_len(record);
             if self.is_full(len) {
                 self.sync(&mut plan);
                 number = self.begin_group(&mut plan, len);
             }
             self.append(&mut plan, |bytes, chain| format::put_record(bytes, chain, record));
-            let taken = self.ledger.apply(record, number);
-            taken.expect("the batch was checked before it was taken");
+            self.take(record, number);
         }
         let is_hint = |record: &Record| matches!(record, Record::Committed(_));
         if plan.rolled == Rolled::No && batch.iter().all(is_hint) {
@@ -223,8 +221,8 @@ impl LogWriter {
         Ok(plan.steps)
     }
 
-    /// The steps that mark everything written so far as synced, so that damage to it is never taken
-    /// for a torn tail. For a log that has been idle for a moment; none if there is nothing to mark.
+    /// The steps that mark everything written so far as synced, so that damage to it is never
+    /// taken for a torn tail. For a log that has been idle for a moment; none if it is empty.
     pub fn seal(&mut self) -> Vec<Step> {
         let Some(current) = self.current else { return Vec::new() };
         let mut plan = Plan::default();
@@ -251,7 +249,12 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Starts a group with its mark, in a new segment if a record of `len` bytes needs one.
+    fn take(&mut self, record: &Record, home: SegmentNumber) {
+        let taken = self.ledger.apply(record, home);
+        taken.expect("the batch was checked before it was taken");
+    }
+
+    /// Starts a group with its mark, in a new segment if `len` bytes are too many for this one.
     fn begin_group(&mut self, plan: &mut Plan, len: u64) -> SegmentNumber {
         if self.current.is_none() || self.is_full(len) {
             self.roll(plan);
@@ -273,6 +276,10 @@ impl LogWriter {
         let before = self.current.map(|current| (current.number, current.chain));
         if self.current.is_some_and(|current| current.synced < current.len) {
             self.sync(plan);
+        }
+        // Else a crash might keep the name of the new segment and not that of the one before.
+        if plan.rolled == Rolled::Yes {
+            plan.steps.push(Step::SyncDir);
         }
         let (number, chain) = match before {
             Some((number, chain)) => (number.next(), chain),

@@ -179,7 +179,7 @@ impl MemoryDisk {
         Ok(recovered)
     }
 
-    /// What [`recover`] makes of the files as they are now. Changes nothing.
+    /// What [`recover()`] makes of the files as they are now. Changes nothing.
     ///
     /// # Errors
     /// If the log is damaged.

@@ -150,7 +150,7 @@ impl Run {
 
     fn crash(&mut self, orders: &mut Orders<'_>) {
         self.disk.crash(|unsynced| orders.number_below(unsynced + 1));
-        if orders.byte() % 4 == 0 {
+        if orders.byte().is_multiple_of(4) {
             // The node dies again, between the repairs.
             let first = self.disk.recover_unrepaired();
             self.find(&first.expect("a crash is no damage"));

@@ -267,7 +267,8 @@ pub(super) fn synced_after(node: NodeId, number: SegmentNumber, bytes: &[u8], fr
         .unwrap_or(0)
 }
 
-fn put_frame(out: &mut Vec<u8>, chain: u32, body: impl FnOnce(&mut Vec<u8>)) -> u32 {
+/// Appends a frame around what `body` writes, continuing `chain`; gives the new chain.
+pub(super) fn put_frame(out: &mut Vec<u8>, chain: u32, body: impl FnOnce(&mut Vec<u8>)) -> u32 {
     let start = out.len();
     out.extend_from_slice(&[0; PREFIX_LEN]);
     body(out);

@@ -1,4 +1,4 @@
-//! Reading a log back: [`recover`].
+//! Reading a log back: [`recover()`].
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -11,7 +11,7 @@ use crate::codec::record::{Record, Recovered, Snapshot};
 use crate::codec::snapshot;
 use crate::id::{LogIndex, NodeId, Term};
 
-/// What [`recover`] found.
+/// What [`recover()`] found.
 #[derive(Clone, Debug)]
 pub struct Recovery {
     /// What the log and the snapshots say.

@@ -1,8 +1,11 @@
 use std::collections::BTreeMap;
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::codec::memory_disk::MemoryDisk;
 use crate::codec::record::{Recovered, Snapshot};
+use crate::codec::snapshot;
 use crate::id::Term;
 
 const NODE: NodeId = NodeId(7);
@@ -199,6 +202,25 @@ fn a_segment_that_never_got_its_header_is_dropped() {
 }
 
 #[test]
+fn a_batch_over_several_segments_syncs_each_name_before_the_next() {
+    let mut writer = LogWriter::new(NODE).with_segment_len(80);
+    let batch: Vec<_> = (0..4).map(entry).collect();
+    let steps = writer.encode(&batch).unwrap();
+    let kinds: String = steps
+        .iter()
+        .map(|step| match step {
+            Step::Create { .. } => 'c',
+            Step::Append { .. } => 'a',
+            Step::Cut { .. } => 'x',
+            Step::Sync { .. } => 's',
+            Step::SyncDir => 'd',
+            Step::Remove { .. } => 'r',
+        })
+        .collect();
+    assert_eq!(kinds, "casd".repeat(4));
+}
+
+#[test]
 fn a_log_of_another_node_or_of_a_newer_version_is_refused() {
     let mut writer = LogWriter::new(NODE);
     let steps = writer.encode(&[entry(0)]).unwrap();
@@ -218,7 +240,7 @@ fn a_log_of_another_node_or_of_a_newer_version_is_refused() {
 }
 
 #[test]
-fn a_segment_in_the_middle_that_is_gone_is_damage_if_its_entries_are_needed() {
+fn a_segment_in_the_middle_that_is_gone_or_too_short_is_damage() {
     let mut segments = BTreeMap::new();
     let mut writer = LogWriter::new(NODE).with_segment_len(100);
     for index in 0..6 {
@@ -238,9 +260,59 @@ fn a_segment_in_the_middle_that_is_gone_is_damage_if_its_entries_are_needed() {
         segments.into_iter().map(|(number, bytes)| (number, Bytes::from(bytes))).collect();
     assert!(segments.len() > 3);
     assert!(recover(NODE, &segments, &[]).is_ok());
+
+    let mut shortened = segments.clone();
+    let second = &segments[&SegmentNumber(2)];
+    let frame_len = PREFIX_LEN + format::body_len(&entry(0));
+    shortened.insert(SegmentNumber(2), second.slice(..second.len() - frame_len));
+    let damage = recover(NODE, &shortened, &[]).unwrap_err();
+    assert_eq!((damage.segment, damage.reason), (SegmentNumber(3), DamageReason::Unchained));
+
     segments.remove(&SegmentNumber(2));
     let damage = recover(NODE, &segments, &[]).unwrap_err();
     let DamageReason::EntriesMissing { from: 0, upto } = damage.reason else { panic!("{damage}") };
     assert_eq!(damage.segment, SegmentNumber(3));
     assert!(upto >= 1);
+}
+
+/// Numbers as a log has them, and the ends of their range.
+fn number() -> impl Strategy<Value = u64> {
+    prop_oneof![0..4_u64, Just(u64::MAX - 1), Just(u64::MAX)]
+}
+
+/// A body that may be one of a frame: a kind, numbers, and what follows.
+fn any_body() -> impl Strategy<Value = Vec<u8>> {
+    let numbers = proptest::collection::vec(number(), 0..4);
+    let rest = proptest::collection::vec(any::<u8>(), 0..4);
+    (0..12_u8, numbers, rest).prop_map(|(kind, numbers, rest)| {
+        let numbers = numbers.into_iter().flat_map(u64::to_le_bytes);
+        [kind].into_iter().chain(numbers).chain(rest).collect()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn whole_frames_that_no_writer_wrote_do_not_unwind(
+        bodies in proptest::collection::vec(any_body(), 0..12),
+        head_frames in 0..3_usize,
+        first in prop_oneof![Just(1_u64), Just(u64::MAX)],
+    ) {
+        let number = SegmentNumber(first);
+        let frame_len = |body: &Vec<u8>| PREFIX_LEN + body.len();
+        let head_len = bodies.iter().take(head_frames).map(frame_len).sum::<usize>() as u64;
+        let header = Header { node: NODE, number, chain: 0, head_len }.encode();
+        let mut bytes = header.to_vec();
+        let mut chain = format::header_chain(&header);
+        for body in &bodies {
+            chain = format::put_frame(&mut bytes, chain, |out| out.extend_from_slice(body));
+        }
+        let segments = BTreeMap::from([(number, Bytes::from(bytes))]);
+        if let Ok(mut recovery) = recover(NODE, &segments, &[snapshot::encode(&snapshot(2))]) {
+            let next = recovery.writer.next_index().unwrap_or_default();
+            let last = Record::Entry { index: next, term: Term(1), body: Bytes::new() };
+            prop_assert!(next.0 == u64::MAX || recovery.writer.encode(&[last]).is_ok());
+        }
+    }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::files::{self, LogFiles};
+use super::files::{self, LogFiles, TEMPORARY};
 use crate::codec::log::{DamageReason, LogDamage, Recovery, recover};
 use crate::codec::record::Recovered;
 use crate::codec::snapshot::{self, SnapshotDamage};
@@ -165,7 +165,10 @@ impl DataDir {
         }
         files::create_dir(path).map_err(DataDirError::Io)?;
         let lock = Arc::new(lock(path)?);
-        files::remove_temporary(path).map_err(DataDirError::Io)?;
+        // By name: in the directory itself there may be files of other owners.
+        for left in [format!("{NODE_FILE}.{TEMPORARY}"), PROBE_FILE.to_owned()] {
+            files::remove_if_there(&path.join(left)).map_err(DataDirError::Io)?;
+        }
         let mut node = match read_node(path)? {
             Some(node) => node,
             None => new_node(path, name)?,

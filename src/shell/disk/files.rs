@@ -56,7 +56,7 @@ impl LogFiles {
     }
 
     /// Makes `snapshot` durable, and then removes the others.
-    pub(super) fn write_snapshot(&mut self, snapshot: &Snapshot) -> io::Result<()> {
+    pub(super) fn write_snapshot(&self, snapshot: &Snapshot) -> io::Result<()> {
         let path = file_path(&self.snapshot_dir, snapshot.index.0, SNAPSHOT);
         let header = snapshot::header(snapshot);
         write_beside(&path, &[&header, &snapshot.meta, &snapshot.data])?;
@@ -79,7 +79,9 @@ impl LogFiles {
                 Step::Cut { segment, len } => self.on_file(segment, |file| file.set_len(len))?,
                 Step::Sync { segment } => self.on_file(segment, File::sync_data)?,
                 Step::SyncDir => sync_dir(&self.log_dir)?,
-                Step::Remove { segment } => self.remove(segment)?,
+                Step::Remove { segment } => {
+                    remove_if_there(&file_path(&self.log_dir, segment.0, SEGMENT))?;
+                }
             }
         }
         Ok(())
@@ -91,14 +93,6 @@ impl LogFiles {
         file.write_all(header).map_err(|error| at(&path, error))?;
         self.open = Some((segment, file));
         Ok(())
-    }
-
-    fn remove(&mut self, segment: SegmentNumber) -> io::Result<()> {
-        let path = file_path(&self.log_dir, segment.0, SEGMENT);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(at(&path, error)),
-            Ok(()) | Err(_) => Ok(()),
-        }
     }
 
     fn on_file(
@@ -168,6 +162,14 @@ pub(super) fn remove_temporary(dir: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Removes the file `path`, unless it is gone already.
+pub(super) fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(at(path, error)),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// Names `path` in an error of the system, which does not.

@@ -5,7 +5,7 @@
 //! | `node.json` | format, id, incarnation, name, cluster, version, boot |
 //! | `lock` | locked while a process uses the directory, and holds its id |
 //! | `log/NUMBER.log` | the segments of the log, see [`codec::log`](crate::codec::log) |
-//! | `snapshots/INDEX.snap` | the newest snapshot, see [`codec::snapshot`](crate::codec::snapshot) |
+//! | `snapshots/INDEX.snap` | the newest snapshot, see [`snapshot`](crate::codec::snapshot) |
 //!
 //! [`DataDir::open`] locks the directory and counts a boot. [`DataDir::recover`] reads and repairs
 //! the log. [`Disk::start`] gives the files to one thread that writes group by group: whatever

@@ -229,7 +229,10 @@ fn leftovers_of_a_crash_are_removed() {
     for file in left {
         fs::write(parent.path().join(file), "half").unwrap();
     }
+    let foreign = parent.path().join("notes.tmp");
+    fs::write(&foreign, "not ours").unwrap();
     drop(DataDir::open(parent.path(), &name("alpha")).unwrap());
+    assert!(foreign.exists());
     assert!(left.iter().all(|file| !parent.path().join(file).exists()));
 }
 
