@@ -2,8 +2,8 @@
 //!
 //! Each side begins with a [`preface`], which names the protocol and its version, and goes on with
 //! frames: a header of [`HEADER_LEN`] bytes (length of the payload as `u32`, kind as `u8`, CRC-32C
-//! of both and of the payload as `u32`, all little-endian), then the payload. The kind is the frame's
-//! [`Lane`], or says that the frame only keeps the stream alive.
+//! of both and of the payload as `u32`, all little-endian), then the payload. The kind is the
+//! frame's [`Lane`], or says that the frame only keeps the stream alive.
 //!
 //! [`FrameReader`] takes bytes as they come, in pieces of any size.
 //!
@@ -199,7 +199,7 @@ impl FrameReader {
         if payload_len > FRAME_LEN_MAX {
             return self.fail(FrameError::TooLong(payload_len));
         }
-        // Told from the header alone, so that a stream gone wrong ends before its length is waited for.
+        // Told from the header alone, so that a stream gone wrong ends before its length comes.
         if lane_of(kind).is_none() && kind != KIND_KEEP_ALIVE {
             return self.fail(FrameError::Kind(kind));
         }

@@ -4,8 +4,8 @@ use bytes::{Bytes, BytesMut};
 
 use crate::codec::frame::{FrameError, FrameReader, Lane, write_frame};
 
-/// Reads `data` as a peer's stream: whole, and in pieces. Both must see the same frames and the same
-/// error, and the frames must be found again when they are written and read back.
+/// Reads `data` as a peer's stream: whole, and in pieces. Both must see the same frames and the
+/// same error, and the frames must be found again when they are written and read back.
 pub fn fuzz_wire_frames(data: &[u8]) {
     fuzz_stream(data);
     // With a preface in front the mutator need not find it first.

@@ -9,8 +9,8 @@
 //!   process is supervised all the while.
 //! - An execution ends when its process ends. What the process left behind may hold its output open
 //!   for [`DRAIN_TIMEOUT`], and no longer keeps the execution open.
-//! - A group is signalled only while its leader is not reaped, or while it still has members, so the
-//!   id cannot have passed to somebody else.
+//! - A group is signalled only while its leader is not reaped, or while it still has members, so
+//!   the id cannot have passed to somebody else.
 //!
 //! **Left out on purpose**
 //! - A bound on how many run at once: the cluster decides what runs.
@@ -58,8 +58,8 @@ const MEMORY_INTERVAL: Duration = Duration::from_secs(1);
 /// How often a group that is asked to end is looked at after its leader has ended.
 const GROUP_INTERVAL: Duration = Duration::from_millis(20);
 
-/// How many outputs are read on, and dropped, after their executions ended. Past it they are closed,
-/// and what still writes to them gets SIGPIPE.
+/// How many outputs are read on, and dropped, after their executions ended. Past it they are
+/// closed, and what still writes to them gets SIGPIPE.
 const LEFT_OPEN_MAX: usize = 256;
 
 /// What an [`Executor`] reports.
@@ -335,8 +335,8 @@ async fn write_payload(mut stdin: ChildStdin, payload: Vec<u8>) {
     let _ = stdin.write_all(&payload).await;
 }
 
-/// Reads what the process wrote before it ended. Where others hold its output open, they are read on
-/// without keeping anything, because a daemon that a job started must not die of its output.
+/// Reads what the process wrote before it ended. Where others hold its output open, it is read on
+/// and dropped, because a daemon that a job started must not die of its output.
 async fn drain(shared: &Shared, mut reader: JoinHandle<()>) {
     if timeout(DRAIN_TIMEOUT, &mut reader).await.is_ok() {
         return;

@@ -1,17 +1,17 @@
 //! Moves bytes between nodes: ordered sessions over TCP, datagrams over UDP. It knows no rule of
 //! what they say.
 //!
-//! Each session is one task, which reads frames into the events and writes what waits, the frames of
-//! a higher [`Lane`] first. A session begins for its owner ([`NetEvent::Connected`]) when the other
-//! side's preface was read, so a stranger is turned away before anybody hears of it.
+//! Each session is one task, which reads frames into the events and writes what waits, the frames
+//! of a higher [`Lane`] first. A session begins for its owner ([`NetEvent::Connected`]) when the
+//! other side's preface was read, so a stranger is turned away before anybody hears of it.
 //!
 //! **Invariants**
 //! - Of each session the events are one `Connected`, its frames in order, one `Disconnected`.
 //! - A frame is delivered whole and once, or the session ends.
-//! - Nothing here waits for the owner but reading: where the events are full, the other side is held
-//!   back, and sending goes on.
-//! - An idle session sends a sign of life, and one that hears nothing for [`NetLimits::silence_max`]
-//!   ends, so a peer that vanished is noticed.
+//! - Nothing here waits for the owner but reading: where the events are full, the other side is
+//!   held back, and sending goes on.
+//! - An idle session sends a sign of life, and one that hears nothing for
+//!   [`NetLimits::silence_max`] ends, so a peer that vanished is noticed.
 //!
 //! **Left out on purpose**
 //! - Dialing again, and who may connect: the node decides.
@@ -28,9 +28,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::net::{TcpListener, TcpStream, UdpSocket, lookup_host};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket, lookup_host};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::task::{AbortHandle, JoinHandle};
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use self::session::{CLOSE_TIMEOUT, Greeted, Session};
@@ -51,6 +51,13 @@ const ADDRESSES_MAX: usize = 8;
 
 /// How long a name may take to be resolved.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How much of a session the system may hold unsent. A frame of a higher lane cannot pass what is
+/// there, and left to itself the system takes megabytes, which on a slow link outlast an election.
+const SEND_BUFFER_LEN: u32 = 256 * 1024;
+
+/// How many connections may wait to be accepted.
+const BACKLOG: u32 = 1_024;
 
 /// The pause after a socket failed to accept or to receive, so that a lasting failure costs little.
 const FAILURE_PAUSE: Duration = Duration::from_millis(100);
@@ -135,6 +142,25 @@ impl Default for NetLimits {
     }
 }
 
+/// Listens for peers at `address`, with the socket options that sessions need.
+///
+/// # Errors
+/// If the system refuses, for example because the port is taken.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = socket(address)?;
+    // A server that is restarted must not wait until the last sessions of its port are forgotten.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// A socket for `address` or its peers. What is set on a listener, its connections inherit.
+fn socket(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_send_buffer_size(SEND_BUFFER_LEN)?;
+    Ok(socket)
+}
+
 /// A handle on the network; its clones are the same network.
 #[derive(Clone, Debug)]
 pub struct Net {
@@ -171,13 +197,13 @@ enum Phase {
 
 #[derive(Debug)]
 struct Tasks {
-    accept: AbortHandle,
-    receive: AbortHandle,
+    accept: JoinHandle<()>,
+    receive: JoinHandle<()>,
     send: JoinHandle<()>,
 }
 
 impl Net {
-    /// Listens for `peers`, receives `gossip`, and reports to `events`.
+    /// Accepts from `peers` (made by [`listen`]), receives `gossip`, and reports to `events`.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -203,8 +229,8 @@ impl Net {
         let gossip = Arc::new(gossip);
         let slots = Arc::new(Semaphore::new(sessions_max));
         let tasks = Tasks {
-            accept: tokio::spawn(accept(Arc::clone(&shared), peers, slots)).abort_handle(),
-            receive: tokio::spawn(receive(Arc::clone(&shared), Arc::clone(&gossip))).abort_handle(),
+            accept: tokio::spawn(accept(Arc::clone(&shared), peers, slots)),
+            receive: tokio::spawn(receive(Arc::clone(&shared), Arc::clone(&gossip))),
             send: tokio::spawn(send_datagrams(Arc::clone(&shared), gossip, outgoing)),
         };
         *lock(&shared.tasks) = Some(tasks);
@@ -266,12 +292,16 @@ impl Net {
     }
 
     /// Takes nothing new, writes what waits for about a second at most, and ends every session.
+    /// After it both ports are free.
     pub async fn shutdown(self) {
         let Some(tasks) = lock(&self.shared.tasks).take() else {
             return;
         };
-        tasks.accept.abort();
-        tasks.receive.abort();
+        for task in [tasks.accept, tasks.receive] {
+            task.abort();
+            // Until it has ended it holds its socket.
+            let _ = task.await;
+        }
         {
             let mut sessions = lock(&self.shared.sessions);
             sessions.phase = Phase::Stopped;
@@ -284,8 +314,9 @@ impl Net {
             let _ = (&mut send).await;
             self.shared.until_empty().await;
         };
-        let _ = timeout(CLOSE_TIMEOUT + FAILURE_PAUSE, flushed).await;
-        send.abort();
+        if timeout(CLOSE_TIMEOUT + FAILURE_PAUSE, flushed).await.is_err() {
+            send.abort();
+        }
     }
 
     fn session(&self, session: SessionId) -> Option<Arc<Session>> {
@@ -384,7 +415,8 @@ async fn greet(stream: TcpStream, limits: &NetLimits) -> Result<Greeted, String>
 async fn connect(address: &str, limits: &NetLimits) -> Result<(SocketAddr, Greeted), String> {
     let mut reasons = Vec::new();
     for remote in look_up(address).await? {
-        let greeted = match timeout(limits.connect_timeout, TcpStream::connect(remote)).await {
+        let stream = async { socket(remote)?.connect(remote).await };
+        let greeted = match timeout(limits.connect_timeout, stream).await {
             Ok(Ok(stream)) => greet(stream, limits).await,
             Ok(Err(error)) => Err(cause(&error)),
             Err(_) => Err(format!("no answer for {:?}", limits.connect_timeout)),

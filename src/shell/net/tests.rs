@@ -189,7 +189,7 @@ async fn sessions_beyond_the_maximum_are_turned_away() {
 async fn a_failed_dial_says_why() {
     let mut alpha = node(limits()).await;
     // Bound and not listening: nobody else gets the port, and connecting to it is refused.
-    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    let socket = TcpSocket::new_v4().unwrap();
     socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
     let closed = socket.local_addr().unwrap();
     alpha.net.dial(DialId(3), closed.to_string());
@@ -208,6 +208,18 @@ async fn a_failed_dial_says_why() {
         panic!("expected a failure");
     };
     assert!(reason.starts_with("cannot resolve no port: "), "{reason}");
+}
+
+#[tokio::test]
+async fn a_taken_port_is_an_error_and_a_port_that_was_left_is_free_at_once() {
+    let (mut alpha, mut beta) = (node(limits()).await, node(limits()).await);
+    let error = listen(beta.peers).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    // The side that ends first is the one whose port is remembered by the system.
+    let (_, at_beta) = connect_nodes(&mut alpha, &mut beta).await;
+    beta.net.clone().shutdown().await;
+    assert_eq!(beta.event().await, disconnected(at_beta, "closed by this side"));
+    listen(beta.peers).unwrap();
 }
 
 #[tokio::test]
@@ -279,7 +291,7 @@ fn limits() -> NetLimits {
 }
 
 async fn node(limits: NetLimits) -> TestNode {
-    let peers = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let peers = listen((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
     let gossip = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let (peers_at, gossip_at) = (peers.local_addr().unwrap(), gossip.local_addr().unwrap());
     let (sender, events) = mpsc::channel(EVENTS_MAX);
