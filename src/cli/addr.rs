@@ -218,7 +218,10 @@ pub fn split_host_port(
         }
     };
     let in_host = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | ':' | '%');
-    if !host.chars().all(in_host) || (host.is_empty() && port.is_none()) {
+    // A bare number is a port whose colon was forgotten; a resolver would make an address of it.
+    let is_number = host.chars().all(|c| c.is_ascii_digit());
+    let is_gap = if port.is_some() { !host.is_empty() && is_number } else { is_number };
+    if is_gap || !host.chars().all(in_host) {
         return Err(bad);
     }
     let Some(port) = port else { return Ok((host, port_default)) };
@@ -313,9 +316,19 @@ mod tests {
         ] {
             assert_eq!(split(text).unwrap(), right, "{text}");
         }
-        for text in
-            ["", "a b", "host:", "host:0", "host:70000", "[::1", "[x]:1", "a:b:c", "http://a"]
-        {
+        for text in [
+            "",
+            "a b",
+            "host:",
+            "host:0",
+            "host:70000",
+            "[::1",
+            "[x]:1",
+            "a:b:c",
+            "http://a",
+            "8080",
+            "8080:1",
+        ] {
             assert!(split(text).is_err(), "{text}");
         }
         assert_eq!(split_host_port("127.0.0.1:0", 8080, 0).unwrap().1, 0);
@@ -328,6 +341,18 @@ mod tests {
         }
         for host in ["10.0.0.1", "db", "localhost.example"] {
             assert!(!is_loopback_host(host), "{host}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_is_too_strange(text in "[ {}A-Za-z0-9.:\"\\[\\]-]{0,40}|\\PC{0,40}") {
+            let list = machine(&[("lo", "127.0.0.1"), ("eth0", "10.19.3.9")]);
+            let _ = expand(&text, &list);
+            if let Ok((host, port)) = split_host_port(&text, 8946, 1) {
+                let joined = join_host_port(&host, port);
+                proptest::prop_assert_eq!(split_host_port(&joined, 1, 1), Ok((host, port)));
+            }
         }
     }
 }
