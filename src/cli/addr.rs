@@ -1,7 +1,8 @@
 //! Addresses as they are written in settings: templates, hosts, ports.
 //!
-//! `{{ GetPrivateIP }}`, `{{ GetPublicIP }}` and `{{ GetInterfaceIP "eth0" }}` stand for addresses of
-//! this machine. [`expand`] is a pure function over a list of interfaces, which [`interfaces`] reads.
+//! `{{ GetPrivateIP }}`, `{{ GetPublicIP }}` and `{{ GetInterfaceIP "eth0" }}` stand for
+//! addresses of this machine. [`expand`] is a pure function over a list of interfaces, which
+//! [`interfaces`] reads.
 //!
 //! **Left out on purpose**
 //! - The rest of go-sockaddr's language: an expression outside the three is refused by name.
@@ -20,8 +21,8 @@ pub struct Interface {
 
 /// The most expressions that one template may hold.
 const EXPRESSIONS_MAX: usize = 8;
-/// Interfaces that container engines and hypervisors make. Each machine has the same private address
-/// there, so no other machine reaches it; they are taken only by name.
+/// Interfaces that container engines and hypervisors make. Each machine has the same private
+/// address there, so no other machine reaches it; they are taken only by name.
 const BRIDGES: [&str; 8] = ["docker", "br-", "veth", "virbr", "cni", "flannel", "podman", "lxcbr"];
 
 /// Why a text is not an address. Displays what would be right.

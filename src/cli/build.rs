@@ -79,8 +79,8 @@ pub(crate) fn build(
     let http_addr = http_addr(&of, around)?;
     if server && !http_addr.ip().is_loopback() {
         warnings.push(format!(
-            "http-addr {http_addr} is not loopback, and HTTP has no authentication: whoever reaches \
-             it can run any command"
+            "http-addr {http_addr} is not loopback, and HTTP has no authentication: whoever \
+             reaches it can run any command"
         ));
     }
     let profile = of.parsed("profile")?;
@@ -256,7 +256,7 @@ fn bootstrap_expect(
     if count % 2 == 0 {
         let less = count - 1;
         warnings.push(format!(
-            "bootstrap-expect {count}: an even number of servers survives no more losses than {less}"
+            "bootstrap-expect {count}: {count} servers survive no more losses than {less} would"
         ));
     }
     if count > SERVERS_USEFUL_MAX {
@@ -323,8 +323,8 @@ fn check_role(
             if !server && join.is_empty() && retry_join.is_empty() {
                 return Err(ExitError::Usage(
                     "neither --server nor --retry-join is given: a server needs --server (with \
-                     --bootstrap-expect N to found a cluster), an agent needs --retry-join with the \
-                     address of a server; to try it out: cronclave agent --dev"
+                     --bootstrap-expect N to found a cluster), an agent needs --retry-join with \
+                     the address of a server; to try it out: cronclave agent --dev"
                         .to_owned(),
                 ));
             }

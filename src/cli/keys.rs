@@ -1,4 +1,5 @@
-//! Every setting of an agent, once: [`KEYS`]. Flags, environment, file and `--print-config` follow it.
+//! Every setting of an agent, once: [`KEYS`]. Flags, environment, file and
+//! `--print-config` follow it.
 
 /// One setting.
 #[derive(Clone, Copy, Debug)]

@@ -1,7 +1,7 @@
 //! Where settings come from: flags before `CRONCLAVE_...`, `DKRON_...`, the file and the defaults.
 //!
-//! [`Sources::gather`] gives each setting one value and its [`Origin`]. A source that gives an empty
-//! value is passed over, as in Dkron.
+//! [`Sources::gather`] gives each setting one value and its [`Origin`]. A source that gives an
+//! empty value is passed over, as in Dkron.
 
 use std::collections::BTreeMap;
 use std::fmt;
