@@ -334,12 +334,12 @@ fn what_is_advertised_follows_what_is_bound() {
 #[test]
 fn without_a_private_address_the_candidates_are_listed() {
     let mut bench = bench().server();
-    bench.interfaces[1].ip = "203.0.113.7".parse().unwrap();
-    assert_eq!(bench.config().bind, "203.0.113.7:8946".parse().unwrap());
+    bench.interfaces[1].ip = "9.9.9.9".parse().unwrap();
+    assert_eq!(bench.config().bind, "9.9.9.9:8946".parse().unwrap());
     bench.interfaces.push(Interface { name: "eth1".into(), ip: "8.8.8.8".parse().unwrap() });
     let text = bench.usage();
     assert!(text.starts_with("bind-addr: \"{{ GetPrivateIP }}:8946\" (from default)"), "{text}");
-    assert!(text.contains("203.0.113.7 (eth0), 8.8.8.8 (eth1)"), "{text}");
+    assert!(text.contains("9.9.9.9 (eth0), 8.8.8.8 (eth1)"), "{text}");
 }
 
 #[test]
