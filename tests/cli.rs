@@ -47,7 +47,7 @@ fn a_wrong_setting_exits_2_and_a_bad_file_1() {
     expect(home, &["agent", "--config", "none.yml"], 1, &["none.yml", "No such file"]);
     std::fs::write(home.join("bad.yml"), "server: true\nretry-join: [a\nx: 1\n").unwrap();
     expect(home, &["agent", "--config", "bad.yml"], 1, &["bad.yml:"]);
-    std::fs::write(home.join("bad.json"), "{\n  \"server\": tru\n}").unwrap();
+    std::fs::write(home.join("bad.json"), "{\n  \"server\": yes\n}").unwrap();
     expect(home, &["agent", "--config", "bad.json"], 1, &["bad.json:2:"]);
 }
 
@@ -74,16 +74,16 @@ fn the_version_names_the_time_zone_database() {
 
 /// Takes one request and answers it; gives the request's first line.
 fn answer(listener: &TcpListener, reply: &str) -> String {
-    let (mut stream, _) = listener.accept().unwrap();
+    let (mut stream, _) = listener.accept().expect("a client comes");
     let mut request = Vec::new();
     while !request.windows(4).any(|end| end == b"\r\n\r\n") {
         let mut bytes = [0; 1024];
-        let len = stream.read(&mut bytes).unwrap();
+        let len = stream.read(&mut bytes).expect("the client writes");
         assert_ne!(len, 0, "the request has an end");
         request.extend_from_slice(&bytes[..len]);
     }
-    stream.write_all(reply.as_bytes()).unwrap();
-    text(&request).lines().next().unwrap().to_owned()
+    stream.write_all(reply.as_bytes()).expect("the client reads");
+    text(&request).lines().next().expect("a request has a first line").to_owned()
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Addresses as they are written in settings: templates, hosts, ports.
 //!
-//! `{{ GetPrivateIP }}`, `{{ GetPublicIP }}` and `{{ GetInterfaceIP "eth0" }}` stand for addresses of
-//! this machine. [`expand`] is a pure function over a list of interfaces, which [`interfaces`] reads.
+//! `{{ GetPrivateIP }}`, `{{ GetPublicIP }}` and `{{ GetInterfaceIP "eth0" }}` stand for
+//! addresses of this machine. [`expand`] is a pure function over a list of interfaces, which
+//! [`interfaces`] reads.
 //!
 //! **Left out on purpose**
 //! - The rest of go-sockaddr's language: an expression outside the three is refused by name.
@@ -20,8 +21,8 @@ pub struct Interface {
 
 /// The most expressions that one template may hold.
 const EXPRESSIONS_MAX: usize = 8;
-/// Interfaces that container engines and hypervisors make. Each machine has the same private address
-/// there, so no other machine reaches it; they are taken only by name.
+/// Interfaces that container engines and hypervisors make. Each machine has the same private
+/// address there, so no other machine reaches it; they are taken only by name.
 const BRIDGES: [&str; 8] = ["docker", "br-", "veth", "virbr", "cni", "flannel", "podman", "lxcbr"];
 
 /// Why a text is not an address. Displays what would be right.
@@ -172,13 +173,20 @@ enum Scope {
 fn scope(ip: IpAddr) -> Scope {
     let (loopback, link_local, private) = match ip {
         IpAddr::V4(ip) => {
-            let shared = ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 64;
+            // What RFC 6890 keeps off the Internet counts as private, as it does for Dkron.
+            let special = match ip.octets() {
+                [100, b, ..] => b & 0xc0 == 64,
+                [192, 0, 0, _] => true,
+                [198, b, ..] if b & 0xfe == 18 => true,
+                [a, ..] => a >= 240 || ip.is_documentation(),
+            };
             let none = ip.is_link_local() || ip.is_multicast() || ip.is_unspecified();
-            (ip.is_loopback(), none, ip.is_private() || shared)
+            (ip.is_loopback(), none, ip.is_private() || special)
         }
         IpAddr::V6(ip) => {
             let none = ip.is_unicast_link_local() || ip.is_multicast() || ip.is_unspecified();
-            (ip.is_loopback(), none, ip.is_unique_local())
+            let documentation = matches!(ip.segments(), [0x2001, 0x0db8, ..]);
+            (ip.is_loopback(), none, ip.is_unique_local() || documentation)
         }
     };
     match (loopback, link_local, private) {
@@ -218,7 +226,10 @@ pub fn split_host_port(
         }
     };
     let in_host = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | ':' | '%');
-    if !host.chars().all(in_host) || (host.is_empty() && port.is_none()) {
+    // A bare number is a port whose colon was forgotten; a resolver would make an address of it.
+    let is_number = host.chars().all(|c| c.is_ascii_digit());
+    let is_gap = if port.is_some() { !host.is_empty() && is_number } else { is_number };
+    if is_gap || !host.chars().all(in_host) {
         return Err(bad);
     }
     let Some(port) = port else { return Ok((host, port_default)) };
@@ -259,13 +270,13 @@ mod tests {
         let list = machine(&[
             ("lo", "127.0.0.1"),
             ("docker0", "172.17.0.1"),
-            ("eth0", "203.0.113.7"),
+            ("eth0", "9.9.9.9"),
             ("eth1", "fd00::1"),
             ("eth1", "10.19.3.9"),
             ("eth2", "192.168.1.4"),
         ]);
         assert_eq!(expand("{{ GetPrivateIP }}:8946", &list).unwrap(), "10.19.3.9:8946");
-        assert_eq!(expand("{{GetPublicIP}}", &list).unwrap(), "203.0.113.7");
+        assert_eq!(expand("{{GetPublicIP}}", &list).unwrap(), "9.9.9.9");
         assert_eq!(expand("{{ GetInterfaceIP \"eth2\" }}:1", &list).unwrap(), "192.168.1.4:1");
         assert_eq!(expand("10.0.0.1:8946", &list).unwrap(), "10.0.0.1:8946");
     }
@@ -278,11 +289,23 @@ mod tests {
     }
 
     #[test]
+    fn addresses_that_the_internet_does_not_carry_are_private() {
+        for ip in ["100.64.0.1", "192.0.2.2", "198.19.0.1", "203.0.113.7", "172.16.0.1"] {
+            let list = machine(&[("eth0", "9.9.9.9"), ("eth0", "fd00::2"), ("eth1", ip)]);
+            assert_eq!(expand("{{ GetPrivateIP }}", &list).unwrap(), ip);
+        }
+        for ip in ["100.128.0.1", "198.20.0.1", "172.32.0.1", "2a00::1"] {
+            let list = machine(&[("lo", "127.0.0.1"), ("eth0", "169.254.0.1"), ("eth1", ip)]);
+            assert_eq!(expand("{{ GetPublicIP }}", &list).unwrap(), ip);
+        }
+    }
+
+    #[test]
     fn two_global_addresses_are_an_error_that_lists_the_candidates() {
-        let list = machine(&[("lo", "127.0.0.1"), ("eth0", "198.51.100.1"), ("eth1", "8.8.8.8")]);
+        let list = machine(&[("lo", "127.0.0.1"), ("eth0", "1.1.1.1"), ("eth1", "8.8.8.8")]);
         let text = private_ip(&list).unwrap_err().to_string();
         assert!(text.contains("2 global ones"), "{text}");
-        let all = "127.0.0.1 (lo), 198.51.100.1 (eth0), 8.8.8.8 (eth1)";
+        let all = "127.0.0.1 (lo), 1.1.1.1 (eth0), 8.8.8.8 (eth1)";
         assert!(text.ends_with(all), "{text}");
     }
 
@@ -313,9 +336,19 @@ mod tests {
         ] {
             assert_eq!(split(text).unwrap(), right, "{text}");
         }
-        for text in
-            ["", "a b", "host:", "host:0", "host:70000", "[::1", "[x]:1", "a:b:c", "http://a"]
-        {
+        for text in [
+            "",
+            "a b",
+            "host:",
+            "host:0",
+            "host:70000",
+            "[::1",
+            "[x]:1",
+            "a:b:c",
+            "http://a",
+            "8080",
+            "8080:1",
+        ] {
             assert!(split(text).is_err(), "{text}");
         }
         assert_eq!(split_host_port("127.0.0.1:0", 8080, 0).unwrap().1, 0);
@@ -328,6 +361,18 @@ mod tests {
         }
         for host in ["10.0.0.1", "db", "localhost.example"] {
             assert!(!is_loopback_host(host), "{host}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_is_too_strange(text in "[ {}A-Za-z0-9.:\"\\[\\]-]{0,40}|\\PC{0,40}") {
+            let list = machine(&[("lo", "127.0.0.1"), ("eth0", "10.19.3.9")]);
+            let _ = expand(&text, &list);
+            if let Ok((host, port)) = split_host_port(&text, 8946, 1) {
+                let joined = join_host_port(&host, port);
+                proptest::prop_assert_eq!(split_host_port(&joined, 1, 1), Ok((host, port)));
+            }
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, TcpListener, ToSocketAddrs, UdpSocket};
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_parser};
@@ -84,12 +84,12 @@ impl FromArgMatches for AgentArgs {
         self.task = matches.get_flag("print-config").then_some(Task::PrintConfig);
         for key in KEYS.iter().filter(|key| key.standing != Standing::NotBuiltNoFlag) {
             let Some(values) = matches.get_many::<String>(key.name) else { continue };
-            let values = values.cloned();
+            let mut values = values.cloned();
             let raw = match key.kind {
                 Kind::List => Raw::List(values.flat_map(|text| split_list(&text)).collect()),
                 Kind::Tags => Raw::List(values.collect()),
                 Kind::Switch | Kind::Text | Kind::Number | Kind::Duration => {
-                    Raw::Text(values.last().unwrap_or_default())
+                    Raw::Text(values.next_back().unwrap_or_default())
                 }
             };
             self.flags.insert(key.name, raw);
@@ -152,20 +152,20 @@ pub(crate) fn run(
         sources.dev = dev_settings(&scratch.path().to_string_lossy())?;
     }
     let settings = sources.gather()?;
-    if args.task == Some(Task::PrintConfig) {
-        say(&print::table(&settings));
-    }
-    let level = std::sync::Arc::new(OnceLock::<LogHandle>::new());
-    let reload = reload(sources, std::sync::Arc::clone(&level));
-    let config = build::build(&settings, &surroundings(), mode, reload)?;
+    let level = Arc::new(OnceLock::<LogHandle>::new());
+    let reload = reload(sources, Arc::clone(&level));
+    let built = build::build(&settings, &surroundings(), mode, reload);
     match args.task {
         Some(Task::PrintConfig) => {
-            for warning in &config.warnings {
+            // What is wrong is seen best beside where it came from, so the table comes first.
+            say(&print::table(&settings, built.as_ref().ok()));
+            for warning in &built?.warnings {
                 super::complain(&format!("warning: {warning}\n"));
             }
             Ok(())
         }
         None => {
+            let config = built?;
             let log = logging::init(config.log_level, config.log_format);
             // Set once, here.
             let _ = level.set(log);
@@ -183,7 +183,7 @@ fn sources(args: AgentArgs, env: BTreeMap<String, String>) -> Sources {
 }
 
 /// Reads the same sources again. Their file may have changed, the rest has not.
-fn reload(sources: Sources, log: std::sync::Arc<OnceLock<LogHandle>>) -> Reload {
+fn reload(sources: Sources, log: Arc<OnceLock<LogHandle>>) -> Reload {
     Reload::new(move || {
         let settings = sources.gather()?;
         let (log_level, tags) = build::reloadable(&settings)?;
@@ -256,6 +256,7 @@ fn free_port(wanted: u16, taken: &[u16]) -> io::Result<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shell::config::LogLevel;
 
     #[test]
     fn a_taken_port_is_not_offered_again() {
@@ -263,5 +264,40 @@ mod tests {
         let port = first.local_addr().unwrap().port();
         let other = free_port(port, &[]).unwrap();
         assert_ne!(other, port);
+    }
+
+    #[test]
+    fn a_reload_reads_the_file_again_and_keeps_flags_and_variables() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("own.yml");
+        std::fs::write(&path, "log-level: warn\ntags: {a: b}\nregion: here\n").unwrap();
+        let args = AgentArgs { config: Some(path.clone()), ..AgentArgs::default() };
+        let env = BTreeMap::from([("DKRON_REGION".to_owned(), "there".to_owned())]);
+        let handle = reload(sources(args, env), Arc::new(OnceLock::new()));
+        let first = handle.read().unwrap();
+        assert_eq!((first.log_level, &*first.tags["a"]), (LogLevel::Warn, "b"));
+        assert_eq!(first.config_file.as_deref(), Some(&*path));
+        std::fs::write(&path, "log-level: debug\ntags: {a: c}\nregion: here\nx: 1\n").unwrap();
+        let second = handle.read().unwrap();
+        assert_eq!((second.log_level, &*second.tags["a"]), (LogLevel::Debug, "c"));
+        assert_eq!(second.tags["region"], "there");
+        assert_eq!(second.warnings.len(), 1, "{:?}", second.warnings);
+        std::fs::write(&path, "tags: [\n").unwrap();
+        assert_eq!(handle.read().unwrap_err().code(), 1);
+    }
+
+    #[test]
+    fn the_file_is_named_by_flag_before_variable() {
+        let env = |names: &[&str]| {
+            names.iter().map(|name| ((*name).to_owned(), format!("/{name}"))).collect()
+        };
+        let args = || AgentArgs::default();
+        let found = sources(args(), env(&["DKRON_CONFIG", "HOME"]));
+        assert_eq!(found.config, Some("/DKRON_CONFIG".into()));
+        assert!(found.directories.contains(&"/HOME/.dkron".into()));
+        let found = sources(args(), env(&CONFIG_VARIABLES));
+        assert_eq!(found.config, Some("/CRONCLAVE_CONFIG".into()));
+        let args = AgentArgs { config: Some("/flag".into()), ..args() };
+        assert_eq!(sources(args, env(&CONFIG_VARIABLES)).config, Some("/flag".into()));
     }
 }

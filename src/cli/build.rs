@@ -15,7 +15,7 @@ use crate::cli::addr::{self, Interface};
 use crate::cli::keys::{self, KEYS, Key, Standing};
 use crate::cli::sources::{Found, Origin, Raw, Settings, split_list, without_secrets};
 use crate::id::NodeName;
-use crate::schedule::duration::parse_go_duration;
+use crate::schedule::parse_go_duration;
 use crate::shell::config::{
     AgentConfig, GOSSIP_PORT, HTTP_PORT, LogLevel, Mode, Reload, TAGS_LEN_MAX,
 };
@@ -25,6 +25,8 @@ use crate::shell::exit::ExitError;
 pub const BOOTSTRAP_EXPECT_MAX: u32 = 31;
 /// The most addresses that may be joined.
 pub const JOIN_COUNT_MAX: usize = 256;
+/// The most rounds of `retry-join` that may be asked for; more is "for ever", which is 0.
+const RETRY_MAX_MAX: u32 = 1_000_000_000;
 /// From here on more servers are warned of.
 const SERVERS_USEFUL_MAX: u32 = 7;
 
@@ -68,17 +70,17 @@ pub(crate) fn build(
     let bind = bind(&of, around)?;
     let advertise = advertise(&of, around, bind)?;
     let targets = if retry_join.is_empty() { &join } else { &retry_join };
-    check_loopback(&of, mode, bind, advertise, targets)?;
+    check_loopback(&of, mode, bootstrap_expect, bind, advertise, targets)?;
     let rpc_port = of.port("rpc-port")?;
     let advertise_rpc_port = match of.text("advertise-rpc-port") {
-        "0" => rpc_port,
+        "" | "0" => rpc_port,
         _ => of.port("advertise-rpc-port")?,
     };
     let http_addr = http_addr(&of, around)?;
     if server && !http_addr.ip().is_loopback() {
         warnings.push(format!(
-            "http-addr {http_addr} is not loopback, and HTTP has no authentication: whoever reaches \
-             it can run any command"
+            "http-addr {http_addr} is not loopback, and HTTP has no authentication: whoever \
+             reaches it can run any command"
         ));
     }
     let profile = of.parsed("profile")?;
@@ -96,11 +98,10 @@ pub(crate) fn build(
         join,
         retry_join,
         retry_interval: of.duration("retry-interval", Duration::from_millis(1))?,
-        retry_max: NonZeroU32::new(of.number("retry-max", 0, u32::MAX)?),
+        retry_max: NonZeroU32::new(of.number("retry-max", 0, RETRY_MAX_MAX)?),
         tags,
         profile,
-        raft_multiplier: u8::try_from(of.number("raft-multiplier", 1, 10)?)
-            .expect("10 fits in a byte"),
+        raft_multiplier: of.number("raft-multiplier", 1, 10)?,
         timezone: timezone(&of)?,
         drain_timeout: of.duration("drain-timeout", Duration::ZERO)?,
         misfire_grace: of.duration("misfire-grace", Duration::ZERO)?,
@@ -190,12 +191,12 @@ impl Of<'_> {
         parse_switch(self.text(name)).ok_or_else(|| self.wrong_text(name, "true or false"))
     }
 
-    fn number(&self, name: &str, min: u32, max: u32) -> Result<u32, ExitError> {
+    fn number<T>(&self, name: &str, min: T, max: T) -> Result<T, ExitError>
+    where
+        T: FromStr + PartialOrd + fmt::Display,
+    {
         match self.text(name).parse() {
-            Ok(number) if (min..=max).contains(&number) => Ok(number),
-            Ok(_) | Err(_) if max == u32::MAX => {
-                Err(self.wrong_text(name, format_args!("a whole number from {min} on")))
-            }
+            Ok(number) if min <= number && number <= max => Ok(number),
             Ok(_) | Err(_) => {
                 Err(self.wrong_text(name, format_args!("a whole number, {min} to {max}")))
             }
@@ -203,8 +204,7 @@ impl Of<'_> {
     }
 
     fn port(&self, name: &str) -> Result<u16, ExitError> {
-        let number = self.number(name, 1, u32::from(u16::MAX))?;
-        Ok(u16::try_from(number).expect("the range was checked"))
+        self.number(name, 1, u16::MAX)
     }
 
     fn duration(&self, name: &str, min: Duration) -> Result<Duration, ExitError> {
@@ -256,7 +256,7 @@ fn bootstrap_expect(
     if count % 2 == 0 {
         let less = count - 1;
         warnings.push(format!(
-            "bootstrap-expect {count}: an even number of servers survives no more losses than {less}"
+            "bootstrap-expect {count}: {count} servers survive no more losses than {less} would"
         ));
     }
     if count > SERVERS_USEFUL_MAX {
@@ -323,8 +323,8 @@ fn check_role(
             if !server && join.is_empty() && retry_join.is_empty() {
                 return Err(ExitError::Usage(
                     "neither --server nor --retry-join is given: a server needs --server (with \
-                     --bootstrap-expect N to found a cluster), an agent needs --retry-join with the \
-                     address of a server; to try it out: cronclave agent --dev"
+                     --bootstrap-expect N to found a cluster), an agent needs --retry-join with \
+                     the address of a server; to try it out: cronclave agent --dev"
                         .to_owned(),
                 ));
             }
@@ -417,6 +417,7 @@ fn advertise(
 fn check_loopback(
     of: &Of<'_>,
     mode: Mode,
+    expect: Option<NonZeroU32>,
     bind: SocketAddr,
     advertise: SocketAddr,
     targets: &[String],
@@ -435,7 +436,7 @@ fn check_loopback(
         ),
         // Nobody else can reach the node at all, so nobody is misled.
         None if bind.ip().is_loopback() || !targets.is_empty() => return Ok(()),
-        None if of.text("bootstrap-expect") == "1" => return Ok(()),
+        None if expect == Some(NonZeroU32::MIN) => return Ok(()),
         None => {
             "an address that other machines reach; loopback only with a loopback bind-addr, or \
                  where every join address is loopback"

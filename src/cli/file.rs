@@ -113,14 +113,16 @@ fn parse_yaml(text: &str) -> Result<Value, Fault> {
         let at = error.location();
         let (line, column) = at.map_or((1, 1), |at| (at.line(), at.column()));
         let text = error.without_snippet().to_string();
-        let text = text.split(" at line ").next().unwrap_or("");
+        // The place stands before it, and advice to programmers is of no use here.
+        let cut = [" at line ", ", set Dup", "; use from_str"].map(|end| text.find(end));
+        let text = &text[..cut.into_iter().flatten().min().unwrap_or(text.len())];
         Fault { line, column, text: text.lines().next().unwrap_or("").to_owned() }
     })
 }
 
 fn parse_json(text: &str) -> Result<Value, Fault> {
     serde_json::from_str(text).map_err(|error| {
-        let (line, column) = (error.line() as u64, error.column() as u64);
+        let (line, column) = (error.line() as u64, error.column().max(1) as u64);
         let text = error.to_string();
         let text = text.split(" at line ").next().unwrap_or("").to_owned();
         Fault { line, column, text }

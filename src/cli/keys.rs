@@ -1,4 +1,5 @@
-//! Every setting of an agent, once: [`KEYS`]. Flags, environment, file and `--print-config` follow it.
+//! Every setting of an agent, once: [`KEYS`]. Flags, environment, file and
+//! `--print-config` follow it.
 
 /// One setting.
 #[derive(Clone, Copy, Debug)]
@@ -86,7 +87,7 @@ pub(crate) const KEYS: &[Key] = &[
     ),
     built("advertise-addr", Kind::Text, "", "Where others reach this node [bind-addr]"),
     built("rpc-port", Kind::Number, "6868", "The port where peers are accepted (TCP)"),
-    built("advertise-rpc-port", Kind::Number, "0", "The port where others find peers [rpc-port]"),
+    built("advertise-rpc-port", Kind::Number, "", "The port where others find peers [rpc-port]"),
     built("http-addr", Kind::Text, "127.0.0.1:8080", "Where a server answers HTTP"),
     Key {
         alias: "tags",

@@ -80,7 +80,8 @@ fn url(addr: &str) -> Result<String, ExitError> {
     if url.scheme() != "http" || !url.has_host() {
         return Err(wrong());
     }
-    if !bare.contains("://") && url.port().is_none() && !bare.trim_end_matches('/').ends_with(":80") {
+    if !bare.contains("://") && url.port().is_none() && !bare.trim_end_matches('/').ends_with(":80")
+    {
         url.set_port(Some(HTTP_PORT)).map_err(|()| wrong())?;
     }
     url.set_path("/v1/leave");

@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal};
 use std::sync::Arc;
 
+use tracing::Subscriber;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
@@ -30,6 +31,16 @@ impl LogHandle {
 
 /// Starts logging to stderr. Called once; where a subscriber is set already, it stays.
 pub fn init(level: LogLevel, format: LogFormat) -> LogHandle {
+    let (subscriber, handle) = subscriber(level, format);
+    // Fails only where a subscriber is set already.
+    let _ = subscriber.try_init();
+    handle
+}
+
+fn subscriber(
+    level: LogLevel,
+    format: LogFormat,
+) -> (impl Subscriber + Send + Sync + 'static, LogHandle) {
     let (filter, handle) = reload::Layer::new(targets(level));
     // A line that cannot be written (closed pipe, full disk) is lost; it must not end the process.
     let lines = fmt::layer::<Registry>().with_writer(io::stderr).log_internal_errors(false);
@@ -37,12 +48,11 @@ pub fn init(level: LogLevel, format: LogFormat) -> LogHandle {
         LogFormat::Text => lines.with_ansi(io::stderr().is_terminal()).with_target(false).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
-    // Fails only where a subscriber is set already.
-    let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).try_init();
-    LogHandle(Arc::new(move |level| {
+    let handle = LogHandle(Arc::new(move |level| {
         // Fails only when the subscriber is gone, and then there is nothing to change.
         let _ = handle.reload(targets(level));
-    }))
+    }));
+    (tracing_subscriber::registry().with(lines.with_filter(filter)), handle)
 }
 
 fn targets(level: LogLevel) -> Targets {
@@ -76,5 +86,19 @@ mod tests {
         assert!(debug.would_enable("openraft::engine", &Level::DEBUG));
         assert!(!debug.would_enable("hyper::proto", &Level::INFO));
         assert!(!targets(LogLevel::Error).would_enable("foca", &Level::WARN));
+    }
+
+    #[test]
+    fn the_level_changes_while_lines_are_written() {
+        for format in [LogFormat::Text, LogFormat::Json] {
+            let (subscriber, handle) = subscriber(LogLevel::Info, format);
+            tracing::subscriber::with_default(subscriber, || {
+                assert!(!tracing::enabled!(Level::DEBUG));
+                handle.set_level(LogLevel::Debug);
+                assert!(tracing::enabled!(Level::DEBUG));
+                handle.set_level(LogLevel::Error);
+                assert!(!tracing::enabled!(Level::WARN));
+            });
+        }
     }
 }

@@ -4,12 +4,14 @@ use std::fmt::Write as _;
 
 use crate::cli::keys::{KEYS, Standing};
 use crate::cli::sources::{Origin, Settings};
+use crate::shell::config::AgentConfig;
 
 /// The longest value that widens the column of values.
 const VALUE_WIDTH_MAX: usize = 48;
 
-/// A table of three columns. Settings without function stand in it only if they were set.
-pub(crate) fn table(settings: &Settings) -> String {
+/// A table of three columns. Settings without function stand in it only if they were set. Where
+/// `config` is known, what it made of a setting is shown instead of the template or the gap.
+pub(crate) fn table(settings: &Settings, config: Option<&AgentConfig>) -> String {
     let mut rows = Vec::new();
     for key in KEYS {
         let Some(found) = settings.values.get(key.name) else { continue };
@@ -20,7 +22,9 @@ pub(crate) fn table(settings: &Settings) -> String {
             }
         };
         if is_shown {
-            let value = found.value.show(key).replace(char::is_control, "?");
+            let made = config.and_then(|config| made_of(key.name, config));
+            let value = made.unwrap_or_else(|| found.value.show(key));
+            let value = value.replace(char::is_control, "?");
             let value = if value.is_empty() { "-".to_owned() } else { value };
             rows.push((key.name, value, found.origin.to_string()));
         }
@@ -34,4 +38,16 @@ pub(crate) fn table(settings: &Settings) -> String {
         writeln!(out, "{name:names$}  {value:values$}  {origin}").expect("a String takes all");
     }
     out
+}
+
+/// What became of a setting that has no fixed default, or stands for an address.
+fn made_of(name: &str, config: &AgentConfig) -> Option<String> {
+    match name {
+        "node-name" => Some(config.node_name.to_string()),
+        "bind-addr" => Some(config.bind.to_string()),
+        "advertise-addr" => Some(config.advertise.to_string()),
+        "advertise-rpc-port" => Some(config.advertise_rpc_port.to_string()),
+        "http-addr" => Some(config.http_addr.to_string()),
+        _ => None,
+    }
 }

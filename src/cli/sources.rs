@@ -1,7 +1,7 @@
 //! Where settings come from: flags before `CRONCLAVE_...`, `DKRON_...`, the file and the defaults.
 //!
-//! [`Sources::gather`] gives each setting one value and its [`Origin`]. A source that gives an empty
-//! value is passed over, as in Dkron.
+//! [`Sources::gather`] gives each setting one value and its [`Origin`]. A source that gives an
+//! empty value is passed over, as in Dkron.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -148,7 +148,7 @@ impl Sources {
         for key in KEYS {
             let flag = self.flags.get(key.name).cloned();
             let flag = flag.map(|value| Found { value, origin: Origin::Flag(key.name) });
-            let sources = [flag, self.from_env(key), in_file.get(key.name).cloned()];
+            let sources = [flag, self.variable(key), in_file.get(key.name).cloned()];
             let said = sources.into_iter().flatten().find(|found| !found.value.is_empty());
             let value = match (said, self.dev.get(key.name)) {
                 (Some(found), _) => found,
@@ -160,7 +160,7 @@ impl Sources {
         Ok(Settings { values, file: found, warnings })
     }
 
-    fn from_env(&self, key: &Key) -> Option<Found> {
+    fn variable(&self, key: &Key) -> Option<Found> {
         for prefix in ENV_PREFIXES {
             for name in [key.name, key.alias] {
                 let name = format!("{prefix}{}", name.to_ascii_uppercase().replace('-', "_"));

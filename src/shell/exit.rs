@@ -3,7 +3,8 @@
 /// Why the process ends with another code than 0. The text is one sentence for the operator.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ExitError {
-    /// The machine does not give what is needed: a taken port, a full disk, a bad file. Exit code 1.
+    /// The machine does not give what is needed: a taken port, a full disk, a bad file. Exit
+    /// code 1.
     #[error("{0}")]
     Environment(String),
     /// The command line or a setting is wrong. Exit code 2.

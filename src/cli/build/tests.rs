@@ -30,7 +30,9 @@ impl Bench {
             keys::Kind::List | keys::Kind::Tags => {
                 Raw::List(value.split('|').map(str::to_owned).collect())
             }
-            _ => Raw::Text(value.to_owned()),
+            keys::Kind::Switch | keys::Kind::Text | keys::Kind::Number | keys::Kind::Duration => {
+                Raw::Text(value.to_owned())
+            }
         };
         self.sources.flags.insert(key.name, raw);
         self
@@ -214,7 +216,7 @@ fn each_wrong_value_is_refused_by_name() {
         ("retry-interval", "30", "30s"),
         ("retry-interval", "0s", "not less than 1ms"),
         ("drain-timeout", "-1s", "30s"),
-        ("retry-max", "-1", "from 0 on"),
+        ("retry-max", "-1", "0 to 1000000000"),
         ("log-level", "loud", "debug, info"),
         ("log-format", "xml", "text, json"),
         ("timezone", "Europe/Berln", "did you mean Europe/Berlin?"),
@@ -332,12 +334,12 @@ fn what_is_advertised_follows_what_is_bound() {
 #[test]
 fn without_a_private_address_the_candidates_are_listed() {
     let mut bench = bench().server();
-    bench.interfaces[1].ip = "203.0.113.7".parse().unwrap();
-    assert_eq!(bench.config().bind, "203.0.113.7:8946".parse().unwrap());
+    bench.interfaces[1].ip = "9.9.9.9".parse().unwrap();
+    assert_eq!(bench.config().bind, "9.9.9.9:8946".parse().unwrap());
     bench.interfaces.push(Interface { name: "eth1".into(), ip: "8.8.8.8".parse().unwrap() });
     let text = bench.usage();
     assert!(text.starts_with("bind-addr: \"{{ GetPrivateIP }}:8946\" (from default)"), "{text}");
-    assert!(text.contains("203.0.113.7 (eth0), 8.8.8.8 (eth1)"), "{text}");
+    assert!(text.contains("9.9.9.9 (eth0), 8.8.8.8 (eth1)"), "{text}");
 }
 
 #[test]
@@ -390,7 +392,7 @@ fn the_printed_table_shows_origins_and_hides_secrets() {
         .flag("retry-join", "alpha|provider=aws secret_access_key=geheim")
         .file("dkron.yml", "mail-password: geheim\nwebhook-headers: [geheim]\n")
         .env("DKRON_TAG", "role=web");
-    let table = print::table(&bench.sources.gather().unwrap());
+    let table = print::table(&bench.sources.gather().unwrap(), None);
     assert!(!table.contains("geheim"), "{table}");
     let line = |name: &str| table.lines().find(|line| line.starts_with(name)).unwrap();
     let words = |name: &str| line(name).split_whitespace().collect::<Vec<_>>();
@@ -403,6 +405,20 @@ fn the_printed_table_shows_origins_and_hides_secrets() {
     let origins = |name: &str| line(name).find(words(name).last().unwrap()).unwrap();
     assert_eq!(origins("server "), origins("rpc-port "));
     assert!(!table.contains("cronitor"), "what has no function is shown only if it is set");
+}
+
+#[test]
+fn the_printed_table_shows_what_became_of_names_and_templates() {
+    let bench = bench().server();
+    let table = print::table(&bench.sources.gather().unwrap(), Some(&bench.config()));
+    let words = |name: &str| {
+        let line = table.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_whitespace().collect::<Vec<_>>()
+    };
+    assert_eq!(words("node-name "), ["node-name", "bench", "default"]);
+    assert_eq!(words("bind-addr "), ["bind-addr", "10.19.3.9:8946", "default"]);
+    assert_eq!(words("advertise-addr "), ["advertise-addr", "10.19.3.9:8946", "default"]);
+    assert_eq!(words("advertise-rpc-port "), ["advertise-rpc-port", "6868", "default"]);
 }
 
 #[test]
@@ -420,5 +436,5 @@ fn tags_and_log_level_are_read_again() {
         let (warnings, config_file) = (Vec::new(), None);
         Ok(Reloaded { tags: tags.clone(), log_level: level, config_file, warnings })
     });
-    assert_eq!(handle.clone().read().unwrap().log_level, LogLevel::Debug);
+    assert_eq!(handle.read().unwrap().log_level, LogLevel::Debug);
 }
