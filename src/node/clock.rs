@@ -19,14 +19,14 @@ use crate::time::{Mono, Now, Wall};
 const SAMPLE_AGE_MAX: Duration = Duration::from_secs(5);
 
 /// A leader further off the median than this claims nothing and hands over.
-pub const OFF_MAX: Duration = Duration::from_secs(2);
+pub(super) const OFF_MAX: Duration = Duration::from_secs(2);
 
 /// The clock is drawn towards the median by at most one part in this many of the time that passes.
 const SLEW_DIVISOR: i64 = 20;
 
 /// The clocks of the peers, and the cluster's clock while this node leads.
 #[derive(Clone, Debug, Default)]
-pub struct ClusterClock {
+pub(super) struct ClusterClock {
     samples: BTreeMap<NodeId, Sample>,
     running: Option<Running>,
 }
@@ -47,22 +47,22 @@ struct Running {
 
 impl ClusterClock {
     /// A peer's clock said `wall`.
-    pub fn on_sample(&mut self, now: Now, peer: NodeId, wall: Wall) {
+    pub(super) fn on_sample(&mut self, now: Now, peer: NodeId, wall: Wall) {
         self.samples.insert(peer, Sample { offset: offset(wall, now.mono), at: now.mono });
     }
 
     /// Forgets samples that no longer count, so that there are never more than live peers.
-    pub fn prune(&mut self, now: Mono) {
+    pub(super) fn prune(&mut self, now: Mono) {
         self.samples.retain(|_, sample| now.saturating_since(sample.at) <= SAMPLE_AGE_MAX);
     }
 
     /// The node does not lead: the clock of its term is over.
-    pub fn stop(&mut self) {
+    pub(super) fn stop(&mut self) {
         self.running = None;
     }
 
     /// The cluster's clock, for the leader among `voters`; `None` without samples of a quorum.
-    pub fn read(&mut self, now: Now, me: NodeId, voters: &[NodeId]) -> Option<Wall> {
+    pub(super) fn read(&mut self, now: Now, me: NodeId, voters: &[NodeId]) -> Option<Wall> {
         let median = self.median(now, me, voters);
         let running = match (self.running, median) {
             (None, None) => return None,
@@ -87,13 +87,13 @@ impl ClusterClock {
     }
 
     /// How far this node's civil clock is ahead of the voters' median, in microseconds.
-    pub fn ahead(&self, now: Now, me: NodeId, voters: &[NodeId]) -> Option<i64> {
+    pub(super) fn ahead(&self, now: Now, me: NodeId, voters: &[NodeId]) -> Option<i64> {
         let median = self.median(now, me, voters)?;
         Some(offset(now.wall, now.mono).saturating_sub(median))
     }
 
     /// Of `voters`, the one whose clock is nearest to the median, if that is not off itself.
-    pub fn nearest(&self, now: Now, me: NodeId, voters: &[NodeId]) -> Option<NodeId> {
+    pub(super) fn nearest(&self, now: Now, me: NodeId, voters: &[NodeId]) -> Option<NodeId> {
         let median = self.median(now, me, voters)?;
         let others = voters.iter().filter(|&&voter| voter != me);
         let distance = |id: &NodeId| Some(self.samples.get(id)?.offset.abs_diff(median));

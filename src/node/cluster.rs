@@ -9,12 +9,12 @@ use super::message::Message;
 use super::{Life, Node, candidate};
 use crate::codec::encode;
 use crate::codec::frame::Lane;
+use crate::consensus;
 use crate::id::{ClusterId, NodeId, NodeName, SessionId, Term};
 use crate::membership::formation::{Candidate, Formation, FormationEffect, Proposal};
 use crate::membership::gossip::Gossiper;
 use crate::membership::roster::RosterEffect;
 use crate::node::disk::After;
-use crate::consensus;
 
 impl Node {
     pub(super) fn on_frame(&mut self, session: SessionId, payload: &[u8]) {
@@ -88,7 +88,7 @@ impl Node {
 
     /// Joins a founded cluster, if this node belongs to none and is not pledged to another.
     fn adopt(&mut self, cluster: ClusterId) {
-        let pledged = self.local.pledge.as_ref().map(|pledge| pledge.cluster);
+        let pledged = self.local.pledge.as_ref().map(|pledge| pledge.proposal().cluster);
         let bound = pledged.is_some_and(|pledged| pledged != cluster);
         if self.local.cluster.is_none() && !bound {
             self.belong_to(cluster);
@@ -236,7 +236,7 @@ impl Node {
     /// Founds the cluster that all its members have pledged themselves to.
     fn found(&mut self, proposal: &Proposal) {
         let Some(engine) = &mut self.engine else { return };
-        let peer = |(name, addr): &(crate::id::NodeName, String)| consensus::Peer {
+        let peer = |(name, addr): &(NodeName, String)| consensus::Peer {
             name: name.to_string(),
             addr: addr.clone(),
         };
@@ -306,14 +306,20 @@ impl Node {
             return "waiting to be admitted by the cluster's leader".to_owned();
         }
         let answers = |id: &NodeId| *id == self.id() || self.links.session_of(*id).is_some();
-        let silent: Vec<String> =
-            voters.iter().filter(|id| !answers(id)).map(|&id| self.name_of(id).to_string()).collect();
+        let silent: Vec<String> = voters
+            .iter()
+            .filter(|id| !answers(id))
+            .map(|&id| self.name_of(id).to_string())
+            .collect();
         let (have, quorum) = (voters.len() - silent.len(), voters.len() / 2 + 1);
         if silent.is_empty() {
             return format!("an election is under way among {} voters", voters.len());
         }
-        format!("waiting for {quorum} of {} voters, know {have}: no answer from {}",
-            voters.len(), silent.join(", "))
+        format!(
+            "waiting for {quorum} of {} voters, know {have}: no answer from {}",
+            voters.len(),
+            silent.join(", ")
+        )
     }
 
     pub(super) fn run_notices(&mut self) {
@@ -337,4 +343,3 @@ impl Node {
         self.known_leader.1
     }
 }
-

@@ -23,8 +23,8 @@ use crate::id::{Boot, CommandId, ExecutionId, LogIndex, NodeId, NodeName, Revisi
 use crate::jobs::State;
 use crate::jobs::command::{Claim, Command, Plan, Role, Stamped, Timing};
 use crate::jobs::job::{JobSpec, Trigger};
-use crate::membership::autopilot::{Autopilot, Change, Health, Present, Server, Step, View, Wish};
 use crate::membership::autopilot::Role as RaftRole;
+use crate::membership::autopilot::{Autopilot, Change, Health, Present, Server, Step, View, Wish};
 use crate::node::request::{RequestError, Write};
 use crate::node::requests::{OPEN_MAX, Stage};
 use crate::schedule::parse_zone;
@@ -321,9 +321,8 @@ impl Node {
     /// The nodes of the leader's region that answer, itself included.
     fn nodes(&self) -> Vec<NodeView> {
         let me = self.links.me();
-        let same_region = |tags: &BTreeMap<String, String>| {
-            tags.get("region") == me.tags.get("region")
-        };
+        let same_region =
+            |tags: &BTreeMap<String, String>| tags.get("region") == me.tags.get("region");
         // A node speaks to itself without a session; no real one has this number.
         let own = NodeView {
             id: me.id,
@@ -351,7 +350,8 @@ impl Node {
         let Some(wall) = self.cluster_now() else { return };
         let Some(Leading { stage: Fresh::Yes(leader), .. }) = &mut self.leading else { return };
         let open = state.execution(execution).is_some_and(|row| row.outcome.is_open());
-        let lost = state.execution(execution)
+        let lost = state
+            .execution(execution)
             .is_some_and(|row| row.outcome == crate::jobs::job::Outcome::Lost);
         if ended && !open && !lost {
             return self.tell(from, Dispatch::Ack(execution));
@@ -498,8 +498,7 @@ impl Node {
             false => Change::Settled,
         };
         let committed = self.raft.committed.unwrap_or_default();
-        let view =
-            View { leader: me, servers: &servers, present: &present, change, committed };
+        let view = View { leader: me, servers: &servers, present: &present, change, committed };
         let step = leading.autopilot.next_step(now, &view);
         let gone: Vec<NodeId> = leading
             .leaving
@@ -516,7 +515,8 @@ impl Node {
         match step {
             None => return,
             Some(Step::AddLearner { id, name, addr }) => engine.add_learner(id, peer(name, addr)),
-            Some(Step::Readdress { id, name, addr }) => engine.set_peer(id, peer(name, addr)),
+            // Raft's own addresses are a fallback: gossip says where a server is now.
+            Some(Step::Readdress { .. }) => changing = false,
             Some(
                 Step::Promote { voters, .. }
                 | Step::Replace { voters, .. }
@@ -550,9 +550,8 @@ impl Node {
         let leaves = |id: &NodeId| leading.is_some_and(|leading| leading.leaving.contains(id));
         let since = leading.map_or(self.now.mono, |leading| leading.since);
         let server = |id: NodeId, role: RaftRole| {
-            let alive = id == self.id()
-                || self.links.session_of(id).is_some()
-                || self.roster.is_alive(id);
+            let alive =
+                id == self.id() || self.links.session_of(id).is_some() || self.roster.is_alive(id);
             let dead = Health::Dead { since: self.roster.dead_since(id).unwrap_or(since) };
             Server {
                 id,

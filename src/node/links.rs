@@ -341,7 +341,8 @@ impl Links {
             return Some(format!("node-name {} is taken by the live node at {at}", hello.name));
         }
         let known = self.peers.get(&hello.id).map(|peer| (peer.hello.boot, peer.hello.nonce));
-        let repeated = known.is_some_and(|(boot, nonce)| boot == hello.boot && nonce != hello.nonce);
+        let repeated =
+            known.is_some_and(|(boot, nonce)| boot == hello.boot && nonce != hello.nonce);
         let least = known.map(|(boot, _)| boot).max(admitted);
         if repeated || least.is_some_and(|least| hello.boot < least) {
             let boot = hello.boot;

@@ -7,7 +7,7 @@ use crate::codec::record::Recovered;
 use crate::codec::{DecodeError, decode, encode};
 use crate::dispatch::agent::{self, Agent};
 use crate::id::ClusterId;
-use crate::membership::formation::Proposal;
+use crate::membership::formation::Pledge;
 
 /// One fact of the node's own, as a record of the log holds it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,7 +15,7 @@ pub enum LocalFact {
     /// The node belongs to this cluster.
     Cluster(ClusterId),
     /// The node is pledged to this set of founders, or to none; replaces any pledge before.
-    Pledge(Option<Proposal>),
+    Pledge(Option<Pledge>),
     /// About an execution here.
     Agent(agent::Fact),
 }
@@ -26,7 +26,7 @@ pub struct Local {
     /// The cluster that it belongs to.
     pub cluster: Option<ClusterId>,
     /// The set that it has pledged itself to.
-    pub pledge: Option<Proposal>,
+    pub pledge: Option<Pledge>,
     agent: agent::Checkpoint,
 }
 

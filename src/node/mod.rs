@@ -148,11 +148,7 @@ enum Life {
     /// It does.
     Running,
     /// It was told to stop: it drains until the deadline, then ends what still runs.
-    Stopping {
-        since: Mono,
-        drain_until: Mono,
-        killed: bool,
-    },
+    Stopping { since: Mono, drain_until: Mono, killed: bool },
     /// A client asked it to leave; it waits for its removal.
     Leaving(RequestId),
     /// It has stopped or halted; nothing follows.

@@ -188,8 +188,4 @@ impl Requests {
         let expiry = self.open.first_key_value().map(|(_, open)| open.deadline);
         expiry.into_iter().chain(self.resume_at).min()
     }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.open.is_empty()
-    }
 }

@@ -26,7 +26,9 @@ impl Node {
         };
         let taken = match (refused, request) {
             (Some(error), _) => Err(error),
-            (None, Request::Status) => return self.reply(id, Reply::Status(Box::new(self.status()))),
+            (None, Request::Status) => {
+                return self.reply(id, Reply::Status(Box::new(self.status())));
+            }
             (None, Request::Members) => return self.reply(id, Reply::Members(self.members())),
             (None, Request::Write(write)) => {
                 let me = (self.id(), self.config.boot);
