@@ -127,13 +127,19 @@ impl Joins {
         }
     }
 
-    /// A member is gone: look for it with new zeal; at once if it was the last.
-    pub(super) fn on_down(&mut self, now: Mono, live: &BTreeSet<SocketAddr>, rng: &mut StdRng) {
-        self.interval = QUICK;
-        let soon = now + jitter(QUICK, rng);
-        if live.is_empty() {
-            self.next_round = self.next_round.map(|at| at.min(soon));
+    /// The server at `gone` is dead: it may live elsewhere, so look again soon.
+    pub(super) fn on_server_down(&mut self, gone: SocketAddr, now: Mono, rng: &mut StdRng) {
+        for target in self.targets.iter_mut().filter(|_| gone != self.me) {
+            target.heard.remove(&gone);
         }
+        self.hurry(now, rng);
+    }
+
+    /// Starts again with quick rounds.
+    pub(super) fn hurry(&mut self, now: Mono, rng: &mut StdRng) {
+        let soon = now + jitter(QUICK, rng);
+        self.interval = QUICK;
+        self.next_round = self.next_round.map(|at| at.min(soon));
     }
 
     /// What is known of each name that has not answered, for people.
@@ -175,7 +181,7 @@ impl Target {
     }
 }
 
-/// `interval` ± 20 %, so that nodes that start together do not stay in step.
+/// `interval`, give or take 20 %, so that nodes that start together do not stay in step.
 fn jitter(interval: Duration, rng: &mut StdRng) -> Duration {
     interval * rng.random_range(80..=120) / 100
 }

@@ -456,8 +456,11 @@ impl Roster {
                     self.alive.remove(id);
                     self.dead_since.insert(*id, self.now);
                     self.effects.push_back(RosterEffect::Down(before));
-                    let live = self.live_addrs();
-                    self.joins.on_down(self.now, &live, &mut self.rng);
+                    if before.server {
+                        self.joins.on_server_down(before.gossip, self.now, &mut self.rng);
+                    } else if self.alive.is_empty() {
+                        self.joins.hurry(self.now, &mut self.rng);
+                    }
                 }
                 (Some(_), _) | (None, None) => {}
             }

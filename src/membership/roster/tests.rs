@@ -471,7 +471,10 @@ proptest! {
 
     #[test]
     fn well_formed_datagrams_with_arbitrary_fields_do_no_harm(
-        fields in prop::collection::vec((0_u64..104, 0_u64..3, 0_u32..3, any::<u16>(), 0_u8..11, 0_u8..3), 1..30),
+        fields in prop::collection::vec(
+            (0_u64..104, 0_u64..3, 0_u32..3, any::<u16>(), 0_u8..11, 0_u8..3),
+            1..30,
+        ),
     ) {
         let mut roster = joined();
         let mut codec = GossipCodec { me: NodeId(0) };
