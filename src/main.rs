@@ -2,12 +2,8 @@
 
 use std::process::ExitCode;
 
-use cronclave::cli;
-use cronclave::shell::exit::ExitError;
+use cronclave::{cli, shell};
 
 fn main() -> ExitCode {
-    cli::run(std::env::args_os(), |config| {
-        let name = config.node_name;
-        Err(ExitError::Environment(format!("{name}: this build has no shell to run an agent in")))
-    })
+    cli::run(std::env::args_os(), shell::run)
 }

@@ -231,8 +231,8 @@ impl Node {
         }
         leading.clock_off_at = Some(now.mono + CLOCK_OFF_EVERY);
         self.event(Event::ClockOff { ms: ahead / 1_000 });
-        if let (Some(to), Some(engine)) = (self.clock.nearest(now, me, &voters), &mut self.engine) {
-            engine.transfer(to);
+        if let Some(to) = self.clock.nearest(now, me, &voters) {
+            self.transfer(to);
         }
         true
     }
@@ -243,8 +243,15 @@ impl Node {
         let linked = |id: &&NodeId| **id != me && self.links.session_of(**id).is_some();
         let matched = |id: &&NodeId| self.matched(**id);
         let to = self.raft.voters.iter().filter(linked).max_by_key(matched).copied();
-        if let (true, Some(to), Some(engine)) = (self.leading.is_some(), to, &mut self.engine) {
-            engine.transfer(to);
+        if let (true, Some(to)) = (self.leading.is_some(), to) {
+            self.transfer(to);
+        }
+    }
+
+    fn transfer(&mut self, to: NodeId) {
+        let Some(engine) = &mut self.engine else { return };
+        if let Err(error) = engine.transfer(to) {
+            tracing::debug!(%error, %to, "leadership is not handed over");
         }
     }
 
@@ -523,10 +530,7 @@ impl Node {
                 | Step::Remove { voters, .. },
             ) => engine.change_voters(voters),
             Some(Step::RemoveLearner { id }) => engine.remove_learner(id),
-            Some(Step::HandOver { to }) => {
-                engine.transfer(to);
-                changing = false;
-            }
+            Some(Step::HandOver { to }) => return self.transfer(to),
         }
         leading.changing = changing;
     }

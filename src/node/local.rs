@@ -11,7 +11,7 @@ use crate::membership::formation::Pledge;
 
 /// One fact of the node's own, as a record of the log holds it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum LocalFact {
+pub(super) enum LocalFact {
     /// The node belongs to this cluster.
     Cluster(ClusterId),
     /// The node is pledged to this set of founders, or to none; replaces any pledge before.
@@ -22,11 +22,11 @@ pub enum LocalFact {
 
 /// All of the node's own facts.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Local {
+pub(super) struct Local {
     /// The cluster that it belongs to.
-    pub cluster: Option<ClusterId>,
+    pub(super) cluster: Option<ClusterId>,
     /// The set that it has pledged itself to.
-    pub pledge: Option<Pledge>,
+    pub(super) pledge: Option<Pledge>,
     agent: agent::Checkpoint,
 }
 
@@ -35,7 +35,7 @@ impl Local {
     ///
     /// # Errors
     /// If a record is no fact: the log was written by another version, or by something else.
-    pub fn recover(recovered: &Recovered) -> Result<(Self, Agent), DecodeError> {
+    pub(super) fn recover(recovered: &Recovered) -> Result<(Self, Agent), DecodeError> {
         let mut local = match &recovered.checkpoint {
             Some(bytes) => decode::<Self>("checkpoint of the node", bytes)?,
             None => Self::default(),
@@ -53,7 +53,7 @@ impl Local {
     }
 
     /// All facts as a checkpoint of the log.
-    pub fn checkpoint(&self, agent: &Agent) -> Bytes {
+    pub(super) fn checkpoint(&self, agent: &Agent) -> Bytes {
         encode(&Self { agent: agent.checkpoint(), ..self.clone() })
     }
 }

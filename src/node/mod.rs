@@ -57,7 +57,7 @@ use crate::codec::DecodeError;
 use crate::codec::record::Recovered;
 use crate::consensus::{self, Engine, EngineConfig};
 use crate::dispatch::agent::Agent;
-use crate::id::{CommandId, NodeId, RequestId, Term};
+use crate::id::{ClusterId, CommandId, NodeId, RequestId, Term};
 use crate::membership::formation::{Candidate, Formation, Start};
 use crate::membership::gossip::Gossiper;
 use crate::membership::roster::{self, Roster};
@@ -263,6 +263,11 @@ impl Node {
         .into_iter()
         .filter_map(|(at, timer)| Some((at?, timer)))
         .min()
+    }
+
+    /// The cluster that it belongs to, once that is durable.
+    pub fn cluster(&self) -> Option<ClusterId> {
+        self.links.me().cluster
     }
 
     /// The node's id.
