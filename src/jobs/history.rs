@@ -1,4 +1,4 @@
-//! The rows of executions that have ended, within bounds, and [`ByJob`], the index over rows.
+//! The rows of executions that have ended, within bounds, and the index over rows by job.
 //!
 //! Rows are ordered by their id, which is the order of their claims. Over a bound the oldest go:
 //! of the job if it has more than [`ROWS_PER_JOB_MAX`], of all if all together weigh more than
