@@ -2,6 +2,7 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 pub mod codec;
+pub mod consensus;
 pub mod id;
 pub mod jobs;
 pub mod time;

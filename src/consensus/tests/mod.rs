@@ -1,0 +1,2 @@
+//! Tests of consensus.
+mod runtime;
