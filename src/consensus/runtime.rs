@@ -146,6 +146,11 @@ impl Host {
         lock(&self.shared.ready).clear();
     }
 
+    /// Draws a number.
+    pub(crate) fn draw(&self) -> u64 {
+        self.shared.next_u64()
+    }
+
     /// A hash over every random number drawn so far.
     pub(crate) fn draws(&self) -> u64 {
         lock(&self.shared.state).draws
@@ -184,11 +189,8 @@ impl Shared {
             let mut state = lock(&self.state);
             let id = state.next_task;
             state.next_task += 1;
-            let waker = TaskWaker {
-                id,
-                queued: AtomicBool::new(false),
-                ready: Arc::clone(&self.ready),
-            };
+            let waker =
+                TaskWaker { id, queued: AtomicBool::new(false), ready: Arc::clone(&self.ready) };
             let waker = Arc::new(waker);
             state.tasks.insert(id, (Some(task), Arc::clone(&waker)));
             waker
@@ -454,7 +456,7 @@ impl rt::AsyncRuntime for Host {
     type ThreadLocalRng = HostRng;
     type Mpsc = channels::mpsc::Mpsc;
     type Watch = channels::watch::Watch;
-    type Oneshot = channels::oneshot::Oneshot;
+    type Oneshot = oneshot::Oneshot;
     type Mutex<T: OptionalSend + 'static> = channels::mutex::Mutex<T>;
 
     fn spawn<T>(future: T) -> JoinHandle<T::Output>

@@ -37,9 +37,7 @@ impl fmt::Display for Payload {
 }
 
 /// The key to openraft's types.
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct TypeConfig {}
 
 impl RaftTypeConfig for TypeConfig {
@@ -48,7 +46,7 @@ impl RaftTypeConfig for TypeConfig {
     type NodeId = NodeId;
     type Node = Peer;
     type Term = u64;
-    type LeaderId = leader_id_std::LeaderId<u64, NodeId>;
+    type LeaderId = LeaderId;
     type Vote = openraft::impls::Vote<Self::LeaderId>;
     type Payload = openraft::EntryPayload<Payload, NodeId, Peer>;
     type Entry = openraft::impls::Entry<CommittedLeaderId, Self::Payload>;
@@ -64,23 +62,24 @@ impl RaftTypeConfig for TypeConfig {
     type ErrorSource = BoxedErrorSource;
 }
 
-type CommittedLeaderId =
-    <leader_id_std::LeaderId<u64, NodeId> as openraft::vote::RaftLeaderId>::Committed;
+type LeaderId = leader_id_std::LeaderId<u64, NodeId>;
+type CommittedLeaderId = <LeaderId as openraft::vote::RaftLeaderId>::Committed;
 
 /// A position in the log with its term.
-pub(crate) type LogId = openraft::LogId<CommittedLeaderId>;
+pub type LogId = openraft::LogId<CommittedLeaderId>;
 /// A vote: term, candidate or leader, and whether a quorum granted it.
-pub(crate) type Vote = openraft::alias::VoteOf<TypeConfig>;
+pub type Vote = openraft::impls::Vote<LeaderId>;
 /// A log entry.
-pub(crate) type Entry = openraft::alias::EntryOf<TypeConfig>;
+pub type Entry =
+    openraft::impls::Entry<CommittedLeaderId, openraft::EntryPayload<Payload, NodeId, Peer>>;
+/// What a snapshot covers.
+pub type SnapshotMeta = openraft::SnapshotMeta<CommittedLeaderId, NodeId, Peer>;
 /// A membership with its position in the log.
-pub(crate) type StoredMembership = openraft::alias::StoredMembershipOf<TypeConfig>;
+pub(crate) type StoredMembership = openraft::StoredMembership<CommittedLeaderId, NodeId, Peer>;
 /// Who votes and who learns.
 pub(crate) type Membership = openraft::Membership<NodeId, Peer>;
-/// What a snapshot covers.
-pub(crate) type SnapshotMeta = openraft::alias::SnapshotMetaOf<TypeConfig>;
 /// A snapshot with its data.
-pub(crate) type Snapshot = openraft::alias::SnapshotOf<TypeConfig, Bytes>;
+pub(crate) type Snapshot = openraft::Snapshot<CommittedLeaderId, NodeId, Peer, Bytes>;
 
 /// The index of a log id.
 pub(crate) fn index_of(id: &LogId) -> LogIndex {

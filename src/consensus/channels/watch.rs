@@ -21,7 +21,8 @@ impl rt::Watch for Watch {
     type Ref<'a, T: OptionalSend + 'a> = Ref<'a, T>;
 
     fn channel<T: OptionalSend + OptionalSync>(init: T) -> (Sender<T>, Receiver<T>) {
-        let control = Control { version: 0, senders: 1, receivers: 1, waiting: WaitList::default() };
+        let control =
+            Control { version: 0, senders: 1, receivers: 1, waiting: WaitList::default() };
         let shared = Arc::new(Shared { value: RwLock::new(init), control: Mutex::new(control) });
         (Sender { shared: Arc::clone(&shared) }, Receiver { shared, seen: 0 })
     }
@@ -147,7 +148,7 @@ impl<T> Drop for Receiver<T> {
 }
 
 impl<T: OptionalSend + OptionalSync> rt::WatchReceiver<Watch, T> for Receiver<T> {
-    fn changed(&mut self) -> impl Future<Output = Result<(), RecvError>> + OptionalSend {
+    fn changed(&mut self) -> impl Future<Output = Result<(), RecvError>> + Send {
         Changed { shared: &self.shared, seen: &mut self.seen, ticket: None }
     }
 

@@ -1,2 +1,8 @@
-//! Tests of consensus.
+//! Tests of consensus. [`world`] holds engines on an in-memory network and disk.
+
+mod admission;
+mod cluster;
+mod determinism;
 mod runtime;
+mod store;
+mod world;

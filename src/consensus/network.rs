@@ -1,0 +1,641 @@
+//! openraft's network: requests out, replies matched to who waits for them.
+//!
+//! Appends to one follower are pipelined: up to [`APPEND_WINDOW`] requests are under way, and their
+//! replies are handed on in the order of the requests. A stream fails when its oldest request is
+//! without an answer for too long, whatever limit openraft names, since it names none.
+//!
+//! **Left out on purpose**: retries and backoff, which are openraft's.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{FutureExt, Stream, StreamExt};
+use openraft::errors::{
+    NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable,
+};
+use openraft::network::{RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError,
+    StreamAppendResult, TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse,
+    VoteRequest, VoteResponse,
+};
+use openraft::rt::{AsyncRuntime, Instant as _, MpscReceiver as _, OneshotSender as _, Select2};
+use openraft::{OptionalSend, base};
+
+use super::channels::{lock, mpsc, oneshot};
+use super::message::{Appended, Ballot, Message, RpcId, TransferRefused};
+use super::peers::Inadmissible;
+use super::runtime::{Host, Instant};
+use super::types::{LogId, Peer, Snapshot, TypeConfig, Vote};
+use crate::id::NodeId;
+
+/// How many appends to one follower may be without an answer.
+pub(crate) const APPEND_WINDOW: usize = 16;
+/// How many bytes of a snapshot go into one message.
+pub(crate) const CHUNK_BYTES: usize = 256 * 1024;
+/// How many chunks of a snapshot may be without an acknowledgement.
+const CHUNK_WINDOW: u64 = 4;
+
+type C = TypeConfig;
+
+/// The network of one engine. Clones are the same network.
+#[derive(Clone)]
+pub(crate) struct Net {
+    inner: Arc<Mutex<Inner>>,
+    me: NodeId,
+    limits: Limits,
+}
+
+/// How long to wait for peers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// For the answer to an append.
+    pub(crate) append: Duration,
+    /// For any progress of a snapshot.
+    pub(crate) snapshot: Duration,
+}
+
+struct Inner {
+    /// The session with each peer that has one; the number changes with every session.
+    sessions: BTreeMap<NodeId, u64>,
+    next_session: u64,
+    next_rpc: u64,
+    waiting: BTreeMap<(NodeId, RpcId), oneshot::Sender<Reply>>,
+    snapshots: BTreeMap<(NodeId, RpcId), mpsc::Sender<Progress>>,
+    /// How far each follower has confirmed this node's log, under which vote.
+    matched: BTreeMap<NodeId, (Vote, LogId)>,
+    outbox: VecDeque<(NodeId, Message)>,
+    rejected: Vec<(NodeId, Inadmissible)>,
+}
+
+enum Reply {
+    Vote(VoteResponse<C>),
+    Transfer(Option<TransferRefused>),
+    Appended(Appended),
+}
+
+enum Progress {
+    Received(u64),
+    Done(Option<Vote>),
+}
+
+impl Net {
+    /// A network without sessions. `first_rpc` is drawn, so that ids differ from life to life.
+    pub(crate) fn new(me: NodeId, first_rpc: u64, limits: Limits) -> Self {
+        let inner = Inner {
+            sessions: BTreeMap::new(),
+            next_session: 1,
+            // Room to count up from.
+            next_rpc: first_rpc >> 8,
+            waiting: BTreeMap::new(),
+            snapshots: BTreeMap::new(),
+            matched: BTreeMap::new(),
+            outbox: VecDeque::new(),
+            rejected: Vec::new(),
+        };
+        Self { inner: Arc::new(Mutex::new(inner)), me, limits }
+    }
+
+    /// A session with `peer` begins.
+    pub(crate) fn connect(&self, peer: NodeId) {
+        self.disconnect(peer);
+        let mut inner = lock(&self.inner);
+        let session = inner.next_session;
+        inner.next_session += 1;
+        inner.sessions.insert(peer, session);
+    }
+
+    /// The session with `peer` ended: nothing that waits for it will be answered.
+    pub(crate) fn disconnect(&self, peer: NodeId) {
+        let (waiting, snapshots) = {
+            let mut inner = lock(&self.inner);
+            inner.sessions.remove(&peer);
+            inner.outbox.retain(|(to, _)| *to != peer);
+            (take_of(&mut inner.waiting, peer), take_of(&mut inner.snapshots, peer))
+        };
+        drop((waiting, snapshots));
+    }
+
+    /// Gives up every request, as at a new start; sessions stay.
+    pub(crate) fn forget_all(&self) {
+        let (waiting, snapshots) = {
+            let mut inner = lock(&self.inner);
+            inner.matched.clear();
+            (std::mem::take(&mut inner.waiting), std::mem::take(&mut inner.snapshots))
+        };
+        drop((waiting, snapshots));
+    }
+
+    /// The session with `peer`, if there is one.
+    pub(crate) fn session(&self, peer: NodeId) -> Option<u64> {
+        lock(&self.inner).sessions.get(&peer).copied()
+    }
+
+    /// The peers with a session.
+    pub(crate) fn is_connected(&self, peer: NodeId) -> bool {
+        self.session(peer).is_some()
+    }
+
+    /// Sends, unless the session has ended meanwhile.
+    pub(crate) fn send_in(&self, session: u64, peer: NodeId, message: Message) {
+        let mut inner = lock(&self.inner);
+        if inner.sessions.get(&peer) == Some(&session) {
+            inner.outbox.push_back((peer, message));
+        }
+    }
+
+    /// The next message to be sent.
+    pub(crate) fn poll_send(&self) -> Option<(NodeId, Message)> {
+        lock(&self.inner).outbox.pop_front()
+    }
+
+    /// Replies that turned out impossible when they were matched to their request.
+    pub(crate) fn take_rejected(&self) -> Vec<(NodeId, Inadmissible)> {
+        std::mem::take(&mut lock(&self.inner).rejected)
+    }
+
+    /// Hands a reply to who waits for it; one that nobody waits for is late and is dropped.
+    pub(crate) fn on_reply(&self, peer: NodeId, rpc: RpcId, reply: NetReply) {
+        let waiting = lock(&self.inner).waiting.remove(&(peer, rpc));
+        let Some(waiting) = waiting else { return };
+        let reply = match reply {
+            NetReply::Vote(response) => Reply::Vote(response),
+            NetReply::Transfer(refused) => Reply::Transfer(refused),
+            NetReply::Appended(outcome) => Reply::Appended(outcome),
+        };
+        // Who waited may have given up in this very turn.
+        drop(waiting.send(reply));
+    }
+
+    /// Tells a snapshot's sender how far the receiver is.
+    pub(crate) fn on_snapshot_ack(&self, peer: NodeId, rpc: RpcId, received: u64) {
+        self.on_snapshot(peer, rpc, Progress::Received(received));
+    }
+
+    /// Tells a snapshot's sender how it ended.
+    pub(crate) fn on_snapshot_reply(&self, peer: NodeId, rpc: RpcId, installed: Option<Vote>) {
+        self.on_snapshot(peer, rpc, Progress::Done(installed));
+    }
+
+    fn on_snapshot(&self, peer: NodeId, rpc: RpcId, progress: Progress) {
+        let sender = lock(&self.inner).snapshots.get(&(peer, rpc)).cloned();
+        if let Some(sender) = sender {
+            // A peer that acknowledges more than was sent has its surplus dropped.
+            drop(sender.try_send(progress));
+        }
+    }
+
+    fn reject(&self, peer: NodeId, reason: Inadmissible) {
+        lock(&self.inner).rejected.push((peer, reason));
+    }
+
+    /// Sends a request, and returns where its reply will come.
+    fn request(
+        &self,
+        peer: NodeId,
+        make: impl FnOnce(RpcId) -> Message,
+    ) -> Result<(RpcId, oneshot::Receiver<Reply>), Unreachable<C>> {
+        let (tx, rx) = oneshot::channel();
+        let mut inner = lock(&self.inner);
+        if !inner.sessions.contains_key(&peer) {
+            return Err(no_session());
+        }
+        let rpc = RpcId(inner.next_rpc);
+        inner.next_rpc += 1;
+        inner.waiting.insert((peer, rpc), tx);
+        inner.outbox.push_back((peer, make(rpc)));
+        Ok((rpc, rx))
+    }
+
+    fn forget(&self, peer: NodeId, rpc: RpcId) {
+        let waiting = lock(&self.inner).waiting.remove(&(peer, rpc));
+        drop(waiting);
+    }
+
+    async fn call(
+        &self,
+        peer: NodeId,
+        limit: Duration,
+        action: RPCTypes,
+        make: impl FnOnce(RpcId) -> Message,
+    ) -> Result<Reply, RPCError<C>> {
+        let (rpc, reply) = self.request(peer, make)?;
+        match Host::timeout(limit, reply).await {
+            Ok(Ok(reply)) => Ok(reply),
+            Ok(Err(_)) => Err(no_session().into()),
+            Err(_) => {
+                self.forget(peer, rpc);
+                Err(Timeout { action, id: self.me, target: peer, timeout: limit }.into())
+            }
+        }
+    }
+}
+
+/// A reply as it came.
+pub(crate) enum NetReply {
+    /// To a vote.
+    Vote(VoteResponse<C>),
+    /// To a transfer.
+    Transfer(Option<TransferRefused>),
+    /// To an append or a heartbeat.
+    Appended(Appended),
+}
+
+fn take_of<V>(map: &mut BTreeMap<(NodeId, RpcId), V>, peer: NodeId) -> Vec<V> {
+    let keys: Vec<_> =
+        map.range((peer, RpcId(0))..=(peer, RpcId(u64::MAX))).map(|(key, _)| *key).collect();
+    keys.iter().filter_map(|key| map.remove(key)).collect()
+}
+
+fn no_session() -> Unreachable<C> {
+    Unreachable::from_string("there is no session with the peer")
+}
+
+fn wrong_reply() -> RPCError<C> {
+    NetworkError::from_string("the reply is of another kind than the request").into()
+}
+
+impl RaftNetworkFactory<C> for Net {
+    type Network = Link;
+
+    async fn new_client(&mut self, target: NodeId, _node: &Peer) -> Link {
+        Link { net: self.clone(), peer: target, kind: Kind::Log }
+    }
+
+    async fn new_heartbeat_client(&mut self, target: NodeId, _node: &Peer) -> Link {
+        Link { net: self.clone(), peer: target, kind: Kind::Heartbeat }
+    }
+}
+
+/// One of the ways to a peer.
+pub(crate) struct Link {
+    net: Net,
+    peer: NodeId,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Log,
+    Heartbeat,
+}
+
+impl Link {
+    fn send_append(
+        &self,
+        request: AppendEntriesRequest<C>,
+    ) -> Result<(RpcId, oneshot::Receiver<Reply>), Unreachable<C>> {
+        let AppendEntriesRequest { vote, prev_log_id: prev, entries, leader_commit: commit } =
+            request;
+        self.net.request(self.peer, |rpc| match self.kind {
+            Kind::Heartbeat => Message::Heartbeat { rpc, vote, prev, commit },
+            Kind::Log => Message::Append { rpc, vote, prev, entries, commit },
+        })
+    }
+
+    async fn ask_vote(
+        &self,
+        ballot: Ballot,
+        rpc: VoteRequest<C>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<C>, RPCError<C>> {
+        let VoteRequest { vote, last_log_id: last, leadership_transfer: transfer } = rpc;
+        let make = |rpc| Message::Vote { rpc, ballot, vote, last, transfer };
+        match self.net.call(self.peer, option.hard_ttl(), RPCTypes::Vote, make).await? {
+            Reply::Vote(response) => Ok(response),
+            Reply::Transfer(_) | Reply::Appended(_) => Err(wrong_reply()),
+        }
+    }
+}
+
+impl RaftNetworkV2<C> for Link {
+    type SnapshotData = Bytes;
+
+    /// One request of its own; openraft uses the stream instead.
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<C>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<C>, RPCError<C>> {
+        let requests = futures_util::stream::iter([rpc]);
+        let mut replies = self.stream_append(requests, option).await?;
+        match replies.next().await {
+            Some(reply) => reply.map(AppendEntriesResponse::from),
+            None => Err(no_session().into()),
+        }
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        _option: RPCOption,
+    ) -> base::BoxFuture<
+        's,
+        Result<base::BoxStream<'s, Result<StreamAppendResult<C>, RPCError<C>>>, RPCError<C>>,
+    >
+    where
+        S: Stream<Item = AppendEntriesRequest<C>> + OptionalSend + Unpin + 'static,
+    {
+        // Without a session the stream fails at its first request and not before: it is there that
+        // openraft waits between attempts.
+        let appends =
+            Appends { link: self, input: Some(input), window: VecDeque::new(), alarm: None };
+        let stream = Ok(Box::pin(appends) as base::BoxStream<'s, _>);
+        Box::pin(std::future::ready(stream))
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<C>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<C>, RPCError<C>> {
+        self.ask_vote(Ballot::Binding, rpc, option).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<C>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<C>, RPCError<C>> {
+        self.ask_vote(Ballot::Pre, rpc, option).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<C>, StreamingError<C>> {
+        let sending = Sending::begin(&self.net, self.peer, vote, snapshot)?;
+        match Host::select2(Box::pin(cancel), Box::pin(sending.run())).await {
+            Select2::First(closed) => Err(closed.into()),
+            Select2::Second(result) => result,
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        req: TransferLeaderRequest<C>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<C>, RPCError<C>> {
+        let (vote, to) = (*req.from_leader(), *req.to_node_id());
+        let last = req.last_log_id().copied();
+        let make = |rpc| Message::Transfer { rpc, vote, to, last };
+        let ttl = option.hard_ttl();
+        match self.net.call(self.peer, ttl, RPCTypes::TransferLeader, make).await? {
+            Reply::Transfer(None) => Ok(Ok(())),
+            Reply::Transfer(Some(TransferRefused::VoteChanged { expected, actual })) => {
+                Ok(Err(TransferLeaderError::VoteChanged { expected, actual }))
+            }
+            Reply::Transfer(Some(TransferRefused::LogNotFlushed { expected, actual })) => {
+                Ok(Err(TransferLeaderError::LogNotFlushed { expected, actual }))
+            }
+            Reply::Vote(_) | Reply::Appended(_) => Err(wrong_reply()),
+        }
+    }
+}
+
+/// Requests under way to one follower, and their replies in order.
+struct Appends<'s, S> {
+    link: &'s Link,
+    /// `None` once it has ended.
+    input: Option<S>,
+    window: VecDeque<UnderWay>,
+    /// Set for the oldest request that is without an answer.
+    alarm: Option<(RpcId, Pin<Box<<Host as AsyncRuntime>::Sleep>>)>,
+}
+
+struct UnderWay {
+    rpc: RpcId,
+    vote: Vote,
+    prev: Option<LogId>,
+    last: Option<LogId>,
+    sent: Instant,
+    reply: oneshot::Receiver<Reply>,
+}
+
+type AppendItem = Result<StreamAppendResult<C>, RPCError<C>>;
+
+impl<S> Appends<'_, S>
+where
+    S: Stream<Item = AppendEntriesRequest<C>> + Unpin,
+{
+    /// Sends what there is, up to the window.
+    fn fill(&mut self, cx: &mut Context<'_>) -> Result<(), RPCError<C>> {
+        while self.window.len() < APPEND_WINDOW
+            && let Some(input) = &mut self.input
+        {
+            match input.poll_next_unpin(cx) {
+                Poll::Pending => break,
+                Poll::Ready(None) => self.input = None,
+                Poll::Ready(Some(request)) => {
+                    let (vote, prev) = (request.vote, request.prev_log_id);
+                    let last = request.entries.last().map(|entry| entry.log_id).or(prev);
+                    let sent = Instant::now();
+                    let (rpc, reply) = self.link.send_append(request)?;
+                    self.window.push_back(UnderWay { rpc, vote, prev, last, sent, reply });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What the answer to the oldest request means.
+    fn judge(&self, request: &UnderWay, reply: Result<Reply, oneshot::Dropped>) -> AppendItem {
+        let Ok(reply) = reply else {
+            return Err(no_session().into());
+        };
+        let Reply::Appended(outcome) = reply else {
+            return Err(wrong_reply());
+        };
+        let (net, peer) = (&self.link.net, self.link.peer);
+        match outcome {
+            Appended::Success => {
+                if let Some(last) = request.last {
+                    let mut inner = lock(&net.inner);
+                    let known = inner.matched.entry(peer).or_insert((request.vote, last));
+                    if known.0 != request.vote || known.1 < last {
+                        *known = (request.vote, last);
+                    }
+                }
+                Ok(Ok(request.last))
+            }
+            Appended::Conflict => {
+                let known = lock(&net.inner).matched.get(&peer).copied();
+                match request.prev {
+                    Some(prev) if !is_known(known, request.vote, prev) => {
+                        Ok(Err(StreamAppendError::Conflict(prev)))
+                    }
+                    Some(_) | None => {
+                        net.reject(peer, Inadmissible::LostEntries);
+                        Err(NetworkError::from_string("the peer lost entries it had").into())
+                    }
+                }
+            }
+            Appended::HigherVote(vote) => Ok(Err(StreamAppendError::HigherVote(vote))),
+        }
+    }
+
+    fn poll_alarm(&mut self, cx: &mut Context<'_>) -> Poll<RPCError<C>> {
+        let Some(oldest) = self.window.front() else {
+            self.alarm = None;
+            return Poll::Pending;
+        };
+        let limit = self.link.net.limits.append;
+        let alarm = match &mut self.alarm {
+            Some((rpc, alarm)) if *rpc == oldest.rpc => alarm,
+            Some(_) | None => {
+                let alarm = Box::pin(Host::sleep_until(oldest.sent + limit));
+                &mut self.alarm.insert((oldest.rpc, alarm)).1
+            }
+        };
+        alarm.poll_unpin(cx).map(|()| {
+            let action = RPCTypes::AppendEntries;
+            let (id, target) = (self.link.net.me, self.link.peer);
+            Timeout { action, id, target, timeout: limit }.into()
+        })
+    }
+
+    /// Ends the stream with `item` as its last.
+    fn fail(&mut self, item: AppendItem) -> Poll<Option<AppendItem>> {
+        self.input = None;
+        self.abandon();
+        Poll::Ready(Some(item))
+    }
+}
+
+impl<S> Appends<'_, S> {
+    fn abandon(&mut self) {
+        self.alarm = None;
+        for request in self.window.drain(..) {
+            self.link.net.forget(self.link.peer, request.rpc);
+        }
+    }
+}
+
+/// Whether the follower has confirmed `prev` under `vote`.
+fn is_known(matched: Option<(Vote, LogId)>, vote: Vote, prev: LogId) -> bool {
+    matched.is_some_and(|(under, upto)| under == vote && prev <= upto)
+}
+
+impl<S> Stream for Appends<'_, S>
+where
+    S: Stream<Item = AppendEntriesRequest<C>> + Unpin,
+{
+    type Item = AppendItem;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<AppendItem>> {
+        let this = &mut *self;
+        if let Err(error) = this.fill(cx) {
+            return this.fail(Err(error));
+        }
+        let Some(oldest) = this.window.front_mut() else {
+            this.alarm = None;
+            return if this.input.is_none() { Poll::Ready(None) } else { Poll::Pending };
+        };
+        if let Poll::Ready(reply) = oldest.reply.poll_unpin(cx) {
+            let request = this.window.pop_front().expect("it was just polled");
+            let item = this.judge(&request, reply);
+            return match item {
+                Ok(Ok(_)) => Poll::Ready(Some(item)),
+                Ok(Err(_)) | Err(_) => this.fail(item),
+            };
+        }
+        match this.poll_alarm(cx) {
+            Poll::Ready(error) => this.fail(Err(error)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl<S> Drop for Appends<'_, S> {
+    fn drop(&mut self) {
+        self.abandon();
+    }
+}
+
+/// A snapshot on its way to a follower.
+struct Sending {
+    net: Net,
+    session: u64,
+    peer: NodeId,
+    rpc: RpcId,
+    data: Bytes,
+    sent: u64,
+    progress: mpsc::Receiver<Progress>,
+}
+
+impl Sending {
+    fn begin(
+        net: &Net,
+        peer: NodeId,
+        vote: Vote,
+        snapshot: Snapshot,
+    ) -> Result<Self, Unreachable<C>> {
+        let Snapshot { meta, snapshot: data } = snapshot;
+        // Each chunk is acknowledged once, and there is one end.
+        let capacity = data.len() / CHUNK_BYTES + 4;
+        let (tx, progress) = mpsc::channel(capacity);
+        let (len, crc) = (data.len() as u64, crc32c::crc32c(&data));
+        let mut inner = lock(&net.inner);
+        let Some(&session) = inner.sessions.get(&peer) else {
+            return Err(no_session());
+        };
+        let rpc = RpcId(inner.next_rpc);
+        inner.next_rpc += 1;
+        inner.snapshots.insert((peer, rpc), tx);
+        inner.outbox.push_back((peer, Message::SnapshotBegin { rpc, vote, meta, len, crc }));
+        drop(inner);
+        Ok(Self { net: net.clone(), session, peer, rpc, data, sent: 0, progress })
+    }
+
+    async fn run(mut self) -> Result<SnapshotResponse<C>, StreamingError<C>> {
+        let len = self.data.len() as u64;
+        let mut received = 0;
+        loop {
+            while self.sent < len && self.sent - received < CHUNK_WINDOW * CHUNK_BYTES as u64 {
+                self.send_chunk();
+            }
+            let limit = self.net.limits.snapshot;
+            let progress = match Host::timeout(limit, self.progress.recv()).await {
+                Ok(Some(progress)) => progress,
+                Ok(None) => return Err(no_session().into()),
+                Err(_) => {
+                    let action = RPCTypes::InstallSnapshot;
+                    let (id, target) = (self.net.me, self.peer);
+                    return Err(Timeout { action, id, target, timeout: limit }.into());
+                }
+            };
+            match progress {
+                Progress::Received(upto) => received = upto.clamp(received, self.sent),
+                Progress::Done(Some(vote)) => return Ok(SnapshotResponse::new(vote)),
+                Progress::Done(None) => {
+                    let reason = "the follower could not use the snapshot";
+                    return Err(NetworkError::from_string(reason).into());
+                }
+            }
+        }
+    }
+
+    fn send_chunk(&mut self) {
+        let start = usize::try_from(self.sent).expect("no more is sent than lies in memory");
+        let end = (start + CHUNK_BYTES).min(self.data.len());
+        let data = self.data.slice(start..end);
+        let message = Message::SnapshotChunk { rpc: self.rpc, offset: self.sent, data };
+        self.sent = end as u64;
+        self.net.send_in(self.session, self.peer, message);
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        let sender = lock(&self.net.inner).snapshots.remove(&(self.peer, self.rpc));
+        drop(sender);
+    }
+}

@@ -1,0 +1,342 @@
+//! Messages of peers: checked, answered, or handed to openraft.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, TransferLeaderError, TransferLeaderRequest,
+    VoteRequest, VoteResponse,
+};
+
+use super::engine::{Effect, Engine, Raft};
+use super::machine::Machine;
+use super::message::{Appended, Ballot, Message, RpcId, TransferRefused};
+use super::network::{CHUNK_BYTES, NetReply};
+use super::peers::{Inadmissible, View};
+use super::store::Known;
+use super::types::{LogId, Snapshot, SnapshotMeta, TypeConfig, Vote};
+use crate::id::NodeId;
+
+/// How many requests of one peer may be under way: more than its own windows allow.
+const SERVING_MAX: usize = 256;
+
+/// A snapshot that is coming in.
+pub(crate) struct Incoming {
+    rpc: RpcId,
+    vote: Vote,
+    meta: SnapshotMeta,
+    len: u64,
+    crc: u32,
+    data: Vec<u8>,
+}
+
+impl<M: Machine> Engine<M> {
+    /// A message came in the session with `peer`. One that no correct peer can send is dropped
+    /// with [`Effect::Rejected`].
+    pub fn on_message(&mut self, peer: NodeId, message: Message) {
+        let host = self.host.clone();
+        let _entered = host.enter();
+        let Some(raft) = self.raft() else { return };
+        if let Err(reason) = self.take(peer, message, raft) {
+            self.effects.push(Effect::Rejected { peer, reason });
+        }
+    }
+
+    fn take(&mut self, peer: NodeId, message: Message, raft: Raft<M>) -> Result<(), Inadmissible> {
+        let session = self.net.session(peer).ok_or(Inadmissible::NoSession)?;
+        self.prepare(&message);
+        self.admit(peer, &message)?;
+        match message {
+            Message::Vote { rpc, ballot, vote, last, transfer } => {
+                let mut request = VoteRequest::new(vote, last);
+                request.leadership_transfer = transfer;
+                self.serve(peer, session, serve_vote(raft, rpc, ballot, request))
+            }
+            Message::Transfer { rpc, vote, to, last } => {
+                let request = TransferLeaderRequest::new(vote, to, last);
+                self.serve(peer, session, serve_transfer(raft, rpc, request))
+            }
+            Message::Heartbeat { rpc, vote, prev, commit } => {
+                self.on_heartbeat(peer, session, raft, (rpc, vote, prev, commit))
+            }
+            Message::Append { rpc, vote, prev, entries, commit } => {
+                let last = entries.last().map(|entry| entry.log_id).or(prev);
+                self.heard(peer, vote);
+                self.turn.tail = Some((vote, last));
+                self.note_commit(commit);
+                let request = AppendEntriesRequest {
+                    vote,
+                    prev_log_id: prev,
+                    entries,
+                    leader_commit: commit,
+                };
+                let reply = serve_append(raft, request);
+                self.serve(peer, session, async move {
+                    let outcome = reply.await?;
+                    Some(Message::AppendReply { rpc, outcome })
+                })
+            }
+            Message::SnapshotBegin { rpc, vote, meta, len, crc } => {
+                let incoming = Incoming { rpc, vote, meta, len, crc, data: Vec::new() };
+                self.on_snapshot_begin(peer, session, incoming)
+            }
+            Message::SnapshotChunk { rpc, offset, data } => {
+                self.on_snapshot_chunk(peer, session, rpc, offset, &data)
+            }
+            Message::VoteReply { rpc, vote, granted, last } => {
+                let response = VoteResponse::new(vote, last, granted);
+                self.net.on_reply(peer, rpc, NetReply::Vote(response));
+                Ok(())
+            }
+            Message::TransferReply { rpc, refused } => {
+                self.net.on_reply(peer, rpc, NetReply::Transfer(refused));
+                Ok(())
+            }
+            Message::HeartbeatReply { rpc, outcome } | Message::AppendReply { rpc, outcome } => {
+                self.net.on_reply(peer, rpc, NetReply::Appended(outcome));
+                Ok(())
+            }
+            Message::SnapshotAck { rpc, received } => {
+                self.net.on_snapshot_ack(peer, rpc, received);
+                Ok(())
+            }
+            Message::SnapshotReply { rpc, installed } => {
+                self.net.on_snapshot_reply(peer, rpc, installed);
+                Ok(())
+            }
+        }
+    }
+
+    /// Works off what waits if `message` can only be judged after that.
+    ///
+    /// Pipelined appends follow on each other, and can be judged without.
+    fn prepare(&mut self, message: &Message) {
+        let must_settle = match message {
+            Message::Append { vote, prev, .. } => {
+                self.turn.is_dirty && self.turn.tail != Some((*vote, *prev))
+            }
+            Message::SnapshotBegin { .. } | Message::Transfer { .. } | Message::Vote { .. } => {
+                self.turn.is_dirty
+            }
+            Message::Heartbeat { vote, .. } => {
+                self.turn.is_dirty && self.turn.tail.is_none_or(|(known, _)| known != *vote)
+            }
+            Message::SnapshotChunk { .. }
+            | Message::VoteReply { .. }
+            | Message::TransferReply { .. }
+            | Message::HeartbeatReply { .. }
+            | Message::AppendReply { .. }
+            | Message::SnapshotAck { .. }
+            | Message::SnapshotReply { .. } => false,
+        };
+        if must_settle {
+            self.settle();
+        }
+        self.turn.is_dirty = true;
+    }
+
+    fn admit(&self, peer: NodeId, message: &Message) -> Result<(), Inadmissible> {
+        let committed = self.metrics().and_then(|metrics| metrics.local_committed);
+        let floor = committed.map(|committed| committed.index).max(self.turn.commit);
+        let view = View {
+            me: self.config.id,
+            vote: self.store.vote(),
+            committed,
+            floor,
+            log: &self.store,
+        };
+        view.admit(peer, message)
+    }
+
+    fn note_commit(&mut self, commit: Option<LogId>) {
+        self.turn.commit = self.turn.commit.max(commit.map(|commit| commit.index));
+    }
+
+    /// Notes that the leader of `vote` lives, unless a later one is known.
+    fn heard(&mut self, peer: NodeId, vote: Vote) {
+        if self.store.vote().is_none_or(|known| vote >= known) {
+            self.heard = Some((peer, self.now));
+        }
+    }
+
+    /// Runs `reply` and sends what it gives, in this session only.
+    fn serve(
+        &mut self,
+        peer: NodeId,
+        session: u64,
+        reply: impl Future<Output = Option<Message>> + Send + 'static,
+    ) -> Result<(), Inadmissible> {
+        let token = self.serving.entry(peer).or_default();
+        if Arc::strong_count(token) > SERVING_MAX {
+            return Err(Inadmissible::TooManyRequests);
+        }
+        let token = Arc::clone(token);
+        let net = self.net.clone();
+        self.host.spawn(async move {
+            if let Some(message) = reply.await {
+                net.send_in(session, peer, message);
+            }
+            drop(token);
+        });
+        Ok(())
+    }
+
+    /// A heartbeat of the leader that is followed already is answered at once: openraft's answer
+    /// waits for all writes before it, and a slow disk would look like a dead follower.
+    fn on_heartbeat(
+        &mut self,
+        peer: NodeId,
+        session: u64,
+        raft: Raft<M>,
+        (rpc, vote, prev, commit): (RpcId, Vote, Option<LogId>, Option<LogId>),
+    ) -> Result<(), Inadmissible> {
+        self.heard(peer, vote);
+        self.note_commit(commit);
+        let is_followed = self.store.vote() == Some(vote);
+        let is_matched = prev.is_none_or(|prev| match self.store.at(prev.index) {
+            Known::Is(known) => known == prev,
+            Known::Purged => true,
+            Known::Absent => false,
+        });
+        let is_answered = is_followed && is_matched;
+        if is_answered {
+            let reply = Message::HeartbeatReply { rpc, outcome: Appended::Success };
+            self.net.send_in(session, peer, reply);
+        }
+        let request = AppendEntriesRequest {
+            vote,
+            prev_log_id: prev,
+            entries: Vec::new(),
+            leader_commit: commit,
+        };
+        let reply = serve_append(raft, request);
+        self.serve(peer, session, async move {
+            let outcome = reply.await?;
+            (!is_answered).then_some(Message::HeartbeatReply { rpc, outcome })
+        })
+    }
+
+    fn on_snapshot_begin(
+        &mut self,
+        peer: NodeId,
+        session: u64,
+        incoming: Incoming,
+    ) -> Result<(), Inadmissible> {
+        if incoming.len > self.config.snapshot_bytes_max {
+            return Err(Inadmissible::BadChunk);
+        }
+        self.heard(peer, incoming.vote);
+        if incoming.len == 0 {
+            return self.on_snapshot_whole(peer, session, incoming);
+        }
+        self.incoming.insert(peer, incoming);
+        Ok(())
+    }
+
+    fn on_snapshot_chunk(
+        &mut self,
+        peer: NodeId,
+        session: u64,
+        rpc: RpcId,
+        offset: u64,
+        data: &Bytes,
+    ) -> Result<(), Inadmissible> {
+        let Some(incoming) = self.incoming.get_mut(&peer).filter(|known| known.rpc == rpc) else {
+            // Its sender gave it up, or began another.
+            return Ok(());
+        };
+        let received = incoming.data.len() as u64;
+        let rest = incoming.len - received;
+        let fits = offset == received
+            && !data.is_empty()
+            && data.len() <= CHUNK_BYTES
+            && data.len() as u64 <= rest;
+        if !fits {
+            self.incoming.remove(&peer);
+            return Err(Inadmissible::BadChunk);
+        }
+        incoming.data.extend_from_slice(data);
+        let received = received + data.len() as u64;
+        let is_whole = received == incoming.len;
+        self.net.send_in(session, peer, Message::SnapshotAck { rpc, received });
+        match is_whole.then(|| self.incoming.remove(&peer)).flatten() {
+            Some(whole) => self.on_snapshot_whole(peer, session, whole),
+            None => Ok(()),
+        }
+    }
+
+    fn on_snapshot_whole(
+        &mut self,
+        peer: NodeId,
+        session: u64,
+        incoming: Incoming,
+    ) -> Result<(), Inadmissible> {
+        let Some(raft) = self.raft() else { return Ok(()) };
+        let Incoming { rpc, vote, meta, len, crc, data } = incoming;
+        // Much may have been committed while it came.
+        self.settle();
+        let begin = Message::SnapshotBegin { rpc, vote, meta, len, crc };
+        self.admit(peer, &begin)?;
+        let Message::SnapshotBegin { meta, .. } = begin else {
+            return Ok(());
+        };
+        let state = if crc32c::crc32c(&data) == crc { M::restore(&data).ok() } else { None };
+        let Some(state) = state else {
+            let reply = Message::SnapshotReply { rpc, installed: None };
+            self.net.send_in(session, peer, reply);
+            return Err(Inadmissible::DamagedSnapshot);
+        };
+        self.machine.keep_decoded(meta.clone(), state);
+        self.turn.is_dirty = true;
+        let snapshot = Snapshot { meta, snapshot: Bytes::from(data) };
+        self.serve(peer, session, async move {
+            let response = raft.install_full_snapshot(vote, snapshot).await.ok()?;
+            Some(Message::SnapshotReply { rpc, installed: Some(response.vote) })
+        })
+    }
+}
+
+async fn serve_vote<M: Machine>(
+    raft: Raft<M>,
+    rpc: RpcId,
+    ballot: Ballot,
+    request: VoteRequest<TypeConfig>,
+) -> Option<Message> {
+    let response = match ballot {
+        Ballot::Pre => raft.pre_vote(request).await,
+        Ballot::Binding => raft.vote(request).await,
+    };
+    let VoteResponse { vote, vote_granted: granted, last_log_id: last } = response.ok()?;
+    Some(Message::VoteReply { rpc, vote, granted, last })
+}
+
+async fn serve_transfer<M: Machine>(
+    raft: Raft<M>,
+    rpc: RpcId,
+    request: TransferLeaderRequest<TypeConfig>,
+) -> Option<Message> {
+    let refused = match raft.handle_transfer_leader(request).await.ok()? {
+        Ok(()) => None,
+        Err(TransferLeaderError::VoteChanged { expected, actual }) => {
+            Some(TransferRefused::VoteChanged { expected, actual })
+        }
+        Err(TransferLeaderError::LogNotFlushed { expected, actual }) => {
+            Some(TransferRefused::LogNotFlushed { expected, actual })
+        }
+    };
+    Some(Message::TransferReply { rpc, refused })
+}
+
+async fn serve_append<M: Machine>(
+    raft: Raft<M>,
+    request: AppendEntriesRequest<TypeConfig>,
+) -> Option<Appended> {
+    match raft.append_entries(request).await.ok()? {
+        AppendEntriesResponse::Success => Some(Appended::Success),
+        AppendEntriesResponse::Conflict => Some(Appended::Conflict),
+        AppendEntriesResponse::HigherVote(vote) => Some(Appended::HigherVote(vote)),
+        // A follower of this version takes all or nothing; no answer makes the leader ask again.
+        AppendEntriesResponse::PartialSuccess(_) => None,
+    }
+}

@@ -1,0 +1,250 @@
+//! What an engine does by itself: snapshots, purges, handovers, unfinished changes.
+
+use std::time::Duration;
+
+use openraft::{ChangeMembers, RaftMetrics, ServerState};
+
+use super::engine::{Effect, Engine, Run, TransferError};
+use super::machine::Machine;
+use super::status::{Follower, Role, Status};
+use super::types::{LogId, TypeConfig, index_of};
+use crate::id::{LogIndex, NodeId, Term};
+use crate::time::Mono;
+
+/// A leader whose oldest write is unsynced for longer hands over.
+const UNSYNCED_MAX: Duration = Duration::from_secs(2);
+/// Who is to take over must have answered within this time.
+const TRANSFER_ACK_MAX: Duration = Duration::from_secs(1);
+/// How long to wait before something that failed is tried again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// What the upkeep remembers between turns.
+#[derive(Debug, Default)]
+pub(crate) struct Upkeep {
+    /// How much log had come when the last snapshot was asked for.
+    appended_at_snapshot: u64,
+    /// Up to where a purge was asked for.
+    purged_upto: Option<u64>,
+    /// A handover that is under way: in which term, and until when it must be done.
+    transfer: Option<(Term, Mono)>,
+    /// When a handover for a slow disk may next be tried.
+    next_handover: Mono,
+    /// When finishing a joint membership may next be tried.
+    next_flatten: Mono,
+}
+
+impl<M: Machine> Engine<M> {
+    /// Hands leadership to `to`.
+    ///
+    /// # Errors
+    /// If this node does not lead, or `to` cannot take over now. Nothing has happened then.
+    pub fn transfer(&mut self, to: NodeId) -> Result<(), TransferError> {
+        let (Some(raft), Role::Leader) = (self.raft(), self.status.role) else {
+            return Err(TransferError::NotLeader);
+        };
+        if self.upkeep.transfer.is_some() {
+            return Err(TransferError::InProgress);
+        }
+        if !self.status.voters.contains(&to) || to == self.config.id {
+            return Err(TransferError::NotVoter);
+        }
+        if !self.is_reachable(to) {
+            return Err(TransferError::NotReachable);
+        }
+        let deadline = self.now + self.config.lease() * 2;
+        self.upkeep.transfer = Some((self.status.term, deadline));
+        let _entered = self.host.enter();
+        self.host.spawn(async move {
+            // A stopped Raft shows in its metrics.
+            drop(raft.trigger().transfer_leader(to).await);
+        });
+        Ok(())
+    }
+
+    fn is_reachable(&self, peer: NodeId) -> bool {
+        let acked = self.status.followers.get(&peer).and_then(|follower| follower.acked);
+        let is_recent =
+            acked.is_some_and(|acked| self.now.saturating_since(acked) <= TRANSFER_ACK_MAX);
+        is_recent && self.net.is_connected(peer)
+    }
+
+    /// Does what is due. The host must be entered.
+    pub(crate) fn keep_up(&mut self) {
+        let Some(metrics) = self.metrics() else { return };
+        if let Err(fatal) = &metrics.running_state {
+            self.halt(fatal.to_string());
+            return;
+        }
+        self.take_snapshot();
+        self.purge(&metrics);
+        self.flatten(&metrics);
+        self.hand_over_slow_disk(&metrics);
+        self.give_up_transfer(&metrics);
+    }
+
+    fn take_snapshot(&mut self) {
+        let since = self.store.appended() - self.upkeep.appended_at_snapshot;
+        let bound = self.config.snapshot_after_bytes.max(self.machine.snapshot_bytes());
+        let (Some(raft), true) = (self.raft(), since > bound && self.machine.applied().is_some())
+        else {
+            return;
+        };
+        self.upkeep.appended_at_snapshot = self.store.appended();
+        self.host.spawn(async move {
+            drop(raft.trigger().snapshot().await);
+        });
+    }
+
+    fn purge(&mut self, metrics: &RaftMetrics<TypeConfig>) {
+        let Some(covered) = metrics.snapshot.as_ref().map(index_of) else { return };
+        let (bytes, entries) = (self.config.keep_bytes, self.config.keep_entries);
+        let Some(upto) = self.store.purgeable(covered, bytes, entries) else { return };
+        if self.upkeep.purged_upto.is_some_and(|asked| asked >= upto) {
+            return;
+        }
+        self.upkeep.purged_upto = Some(upto);
+        let Some(raft) = self.raft() else { return };
+        self.host.spawn(async move {
+            drop(raft.trigger().purge_log(upto).await);
+        });
+    }
+
+    /// Finishes a change of voters whose leader died half way.
+    fn flatten(&mut self, metrics: &RaftMetrics<TypeConfig>) {
+        let membership = &metrics.membership_config;
+        let is_settled = membership == &metrics.committed_membership_config;
+        let is_joint = membership.get_joint_config().len() > 1;
+        let is_due = metrics.state == ServerState::Leader && is_joint && is_settled;
+        if !is_due || self.now < self.upkeep.next_flatten {
+            return;
+        }
+        self.upkeep.next_flatten = self.now + RETRY_AFTER;
+        let Some(raft) = self.raft() else { return };
+        self.host.spawn(async move {
+            let nothing = ChangeMembers::AddVoterIds(std::collections::BTreeSet::new());
+            // If it fails, it is tried again.
+            drop(raft.change_membership(nothing, false).await);
+        });
+    }
+
+    fn hand_over_slow_disk(&mut self, metrics: &RaftMetrics<TypeConfig>) {
+        let is_slow = self
+            .store
+            .oldest_unsynced()
+            .is_some_and(|since| self.now.saturating_since(since) > UNSYNCED_MAX);
+        let is_due = is_slow && metrics.state == ServerState::Leader;
+        if !is_due || self.upkeep.transfer.is_some() || self.now < self.upkeep.next_handover {
+            return;
+        }
+        self.upkeep.next_handover = self.now + RETRY_AFTER;
+        let best = self
+            .status
+            .voters
+            .iter()
+            .filter(|voter| **voter != self.config.id && self.is_reachable(**voter))
+            .max_by_key(|voter| self.status.followers.get(voter).and_then(|known| known.matched));
+        if let Some(&best) = best {
+            // If it cannot be now, it is tried again.
+            let _refused = self.transfer(best);
+        }
+    }
+
+    /// A handover that does not come about leaves openraft refusing proposals for ever; only a new
+    /// start ends that.
+    fn give_up_transfer(&mut self, metrics: &RaftMetrics<TypeConfig>) {
+        let Some((term, deadline)) = self.upkeep.transfer else { return };
+        let is_over = metrics.state != ServerState::Leader || metrics.current_term != term.0;
+        if is_over {
+            self.upkeep.transfer = None;
+        } else if self.now >= deadline {
+            self.upkeep.transfer = None;
+            self.restart();
+        }
+    }
+
+    /// Stops Raft's tasks. They start again when every write is durable, since a start takes all
+    /// that is in the log for durable.
+    fn restart(&mut self) {
+        self.run = Run::Restarting;
+        self.host.clear();
+        self.net.forget_all();
+        self.incoming.clear();
+        self.serving.clear();
+        self.heard = None;
+        let reads = std::mem::take(&mut self.turn.reads);
+        for id in reads {
+            let result = Err(super::engine::NotLeader { leader: None });
+            self.effects.push(Effect::ReadIndex { id, result });
+        }
+    }
+
+    pub(crate) fn restart_when_synced(&mut self) {
+        if !self.store.is_synced() {
+            return;
+        }
+        if let Err(error) = self.start() {
+            self.halt(error.to_string());
+        }
+    }
+
+    /// How it stands now.
+    pub(crate) fn read_status(&self) -> Status {
+        let Some(metrics) = self.metrics() else {
+            return Status { role: Role::Learner, leader: None, ..self.status.clone() };
+        };
+        let membership = &metrics.membership_config;
+        let log = |id: &Option<LogId>| id.as_ref().map(index_of);
+        Status {
+            role: match metrics.state {
+                ServerState::Leader => Role::Leader,
+                ServerState::Candidate => Role::Candidate,
+                ServerState::Follower => Role::Follower,
+                ServerState::Learner | ServerState::Shutdown => Role::Learner,
+            },
+            term: Term(metrics.current_term),
+            leader: self.live_leader(&metrics),
+            voters: membership.voter_ids().collect(),
+            learners: membership.membership().learner_ids().collect(),
+            members: membership.nodes().map(|(id, peer)| (*id, peer.clone())).collect(),
+            is_joint: membership.get_joint_config().len() > 1,
+            is_settled: membership == &metrics.committed_membership_config,
+            last: metrics.last_log_index.map(LogIndex),
+            committed: log(&metrics.local_committed),
+            applied: log(&metrics.last_applied),
+            snapshot: log(&metrics.snapshot),
+            purged: log(&metrics.purged),
+            followers: followers(&metrics),
+            unsynced_since: self.store.oldest_unsynced(),
+            log_bytes: self.store.bytes(),
+            is_fresh: self.store.is_fresh(),
+        }
+    }
+
+    /// The leader, if it is known to be alive.
+    fn live_leader(&self, metrics: &RaftMetrics<TypeConfig>) -> Option<NodeId> {
+        let leader = metrics.current_leader?;
+        let lease = self.config.lease();
+        let seen = if leader != self.config.id {
+            self.heard.filter(|(peer, _)| *peer == leader).map(|(_, at)| at)
+        } else if metrics.membership_config.voter_ids().eq([leader]) {
+            Some(self.now)
+        } else {
+            metrics.last_quorum_acked.map(|at| at.into_inner().round_down())
+        };
+        seen.is_some_and(|at| self.now.saturating_since(at) < lease).then_some(leader)
+    }
+}
+
+fn followers(metrics: &RaftMetrics<TypeConfig>) -> std::collections::BTreeMap<NodeId, Follower> {
+    let (Some(matched), Some(acked)) = (&metrics.replication, &metrics.heartbeat) else {
+        return std::collections::BTreeMap::new();
+    };
+    matched
+        .iter()
+        .map(|(id, matched)| {
+            let acked = acked.get(id).copied().flatten();
+            let acked = acked.map(|at| at.into_inner().round_down());
+            (*id, Follower { matched: matched.as_ref().map(index_of), acked })
+        })
+        .collect()
+}
