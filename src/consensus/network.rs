@@ -341,13 +341,11 @@ impl RaftNetworkV2<C> for Link {
     where
         S: Stream<Item = AppendEntriesRequest<C>> + OptionalSend + Unpin + 'static,
     {
-        let stream = if self.net.is_connected(self.peer) {
-            let appends =
-                Appends { link: self, input: Some(input), window: VecDeque::new(), alarm: None };
-            Ok(Box::pin(appends) as base::BoxStream<'s, _>)
-        } else {
-            Err(no_session().into())
-        };
+        // Without a session the stream fails at its first request and not before: it is there that
+        // openraft waits between attempts.
+        let appends =
+            Appends { link: self, input: Some(input), window: VecDeque::new(), alarm: None };
+        let stream = Ok(Box::pin(appends) as base::BoxStream<'s, _>);
         Box::pin(std::future::ready(stream))
     }
 

@@ -456,7 +456,7 @@ impl rt::AsyncRuntime for Host {
     type ThreadLocalRng = HostRng;
     type Mpsc = channels::mpsc::Mpsc;
     type Watch = channels::watch::Watch;
-    type Oneshot = channels::oneshot::Oneshot;
+    type Oneshot = oneshot::Oneshot;
     type Mutex<T: OptionalSend + 'static> = channels::mutex::Mutex<T>;
 
     fn spawn<T>(future: T) -> JoinHandle<T::Output>

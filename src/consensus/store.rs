@@ -259,8 +259,12 @@ pub(crate) enum Known {
 }
 
 impl Inner {
+    /// The index of the first entry kept, or of the next one if none is.
     fn first_index(&self) -> u64 {
-        self.purged.map_or(0, |purged| purged.index + 1)
+        match self.entries.front() {
+            Some(first) => first.entry.log_id.index,
+            None => self.purged.map_or(0, |purged| purged.index + 1),
+        }
     }
 
     fn next_index(&self) -> u64 {

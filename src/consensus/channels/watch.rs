@@ -148,7 +148,7 @@ impl<T> Drop for Receiver<T> {
 }
 
 impl<T: OptionalSend + OptionalSync> rt::WatchReceiver<Watch, T> for Receiver<T> {
-    fn changed(&mut self) -> impl Future<Output = Result<(), RecvError>> + OptionalSend {
+    fn changed(&mut self) -> impl Future<Output = Result<(), RecvError>> + Send {
         Changed { shared: &self.shared, seen: &mut self.seen, ticket: None }
     }
 
