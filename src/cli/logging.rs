@@ -12,8 +12,8 @@ use tracing_subscriber::{Layer, Registry, fmt, reload};
 
 use crate::shell::config::{LogFormat, LogLevel};
 
-/// Crates whose lines say nothing to an operator: theirs from `warn` on, and all of them only where
-/// the level asks for details.
+/// Crates whose lines say nothing to an operator: theirs from `warn` on, and all of them only at
+/// `trace`.
 const ENGINES: [&str; 2] = ["openraft", "foca"];
 /// Crates whose details are of no use at any level.
 const PLUMBING: [&str; 5] = ["hyper", "hyper_util", "reqwest", "mio", "tower_http"];
@@ -64,7 +64,7 @@ fn targets(level: LogLevel) -> Targets {
         LogLevel::Trace => LevelFilter::TRACE,
     };
     let quiet = all.min(LevelFilter::WARN);
-    let engines = if level < LogLevel::Debug { quiet } else { all };
+    let engines = if level < LogLevel::Trace { quiet } else { all };
     let engines = ENGINES.map(|name| (name, engines));
     let plumbing = PLUMBING.map(|name| (name, quiet));
     Targets::new().with_default(all).with_targets(engines).with_targets(plumbing)
@@ -83,7 +83,8 @@ mod tests {
         assert!(!info.would_enable("openraft::engine", &Level::INFO));
         assert!(info.would_enable("openraft::engine", &Level::WARN));
         let debug = targets(LogLevel::Debug);
-        assert!(debug.would_enable("openraft::engine", &Level::DEBUG));
+        assert!(!debug.would_enable("openraft::engine", &Level::INFO));
+        assert!(targets(LogLevel::Trace).would_enable("openraft::engine", &Level::DEBUG));
         assert!(!debug.would_enable("hyper::proto", &Level::INFO));
         assert!(!targets(LogLevel::Error).would_enable("foca", &Level::WARN));
     }

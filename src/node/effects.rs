@@ -23,7 +23,16 @@ impl Node {
     pub(super) fn run_engine(&mut self) -> bool {
         let Some(engine) = &mut self.engine else { return false };
         engine.run(self.now.mono);
-        let mut acted = false;
+        let status = engine.status().clone();
+        let changed = (&self.raft.voters, &self.raft.learners, self.raft.role, self.raft.leader)
+            != (&status.voters, &status.learners, status.role, status.leader)
+            || self.raft.term != status.term;
+        let progressed = self.raft.applied != status.applied;
+        let before = std::mem::replace(&mut self.raft, status);
+        if changed {
+            self.on_status(&before);
+        }
+        let mut acted = changed || progressed;
         while let Some(effect) = self.engine.as_mut().and_then(Engine::poll_effect) {
             acted = true;
             self.on_effect(effect);
@@ -58,7 +67,8 @@ impl Node {
             Effect::Proposed { id, result } => self.on_proposed(id, result),
             Effect::ReadIndex { id, result } => self.on_read_index_known(id, result.ok()),
             Effect::MembershipDone { change, result } => self.on_membership_done(&change, result),
-            Effect::StatusChanged => self.on_status(),
+            // Looked at after each run of the engine.
+            Effect::StatusChanged => {}
             Effect::Rejected { peer, reason } => {
                 let reason = reason.to_string();
                 self.event(Event::Rejected { peer: Some(peer), reason });
@@ -67,10 +77,7 @@ impl Node {
         }
     }
 
-    fn on_status(&mut self) {
-        let Some(engine) = &self.engine else { return };
-        let status = engine.status().clone();
-        let before = std::mem::replace(&mut self.raft, status);
+    fn on_status(&mut self, before: &consensus::Status) {
         if !self.raft.voters.is_empty() {
             self.links.update_me(|me| me.virgin = false);
         }

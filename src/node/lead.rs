@@ -33,6 +33,9 @@ use crate::time::{Mono, Now, Wall};
 /// How often a leader looks at the configuration when nothing happens.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
+/// How often a new leader asks whether its state is fresh.
+const ASK_EVERY: Duration = Duration::from_millis(20);
+
 /// How long a leader whose clock is off waits before it tries again to hand over.
 const CLOCK_OFF_EVERY: Duration = Duration::from_secs(2);
 
@@ -151,8 +154,8 @@ impl Node {
             if let Some(leading) = &mut self.leading
                 && matches!(leading.stage, Fresh::Asking | Fresh::At(_))
             {
+                leading.look = index.is_some();
                 leading.stage = index.map_or(Fresh::Asking, Fresh::At);
-                leading.look = true;
             }
             return;
         }
@@ -197,11 +200,8 @@ impl Node {
         match leading.stage {
             Fresh::Yes(_) => {}
             Fresh::Asking => {
-                let asked = self.now.mono.saturating_since(leading.since) >= LOOK_EVERY;
-                if asked {
-                    leading.since = self.now.mono;
-                    self.read_index(READ_FRESH);
-                }
+                leading.wake = Some(self.now.mono + ASK_EVERY);
+                self.read_index(READ_FRESH);
             }
             Fresh::At(index) => {
                 if self.raft.applied < Some(index) {
