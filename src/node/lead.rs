@@ -213,6 +213,10 @@ impl Node {
                     Leader::new(term, since, self.booted, patience, self.rng.random::<u64>());
                 leading.stage = Fresh::Yes(Box::new(leader));
                 self.event(Event::LeadershipWon(term));
+                // Now reports are heard: whoever has any sends them again.
+                let leader = Some(self.id());
+                self.links.send_all(&Message::Leads { term, leader });
+                self.agent.report_all();
             }
         }
     }
