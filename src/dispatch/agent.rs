@@ -224,7 +224,9 @@ impl Agent {
                 let reason = "its node was told to stop before it started";
                 self.on_finished(execution, RunResult { outcome: Outcome::Failed, ..lost(reason) });
             }
-            other => entry.stage = other,
+            running @ (Stage::Running | Stage::Ending(_) | Stage::Ended(_)) => {
+                entry.stage = running
+            }
         }
     }
 

@@ -59,7 +59,7 @@ impl Node {
             return self.reply(id, Reply::Failed(RequestError::NotServer));
         };
         let view = View {
-            state: engine.machine().0.clone(),
+            state: engine.machine().0,
             applied: self.raft.applied,
             leader: self.raft_leader().map(|id| self.name_of(id)),
         };
