@@ -9,7 +9,8 @@ use openraft::raft::{
     VoteRequest, VoteResponse,
 };
 
-use super::engine::{Effect, Engine, Raft};
+use super::effect::Effect;
+use super::engine::{Engine, Raft};
 use super::machine::Machine;
 use super::message::{Appended, Ballot, Message, RpcId, TransferRefused};
 use super::network::{CHUNK_BYTES, NetReply};

@@ -65,11 +65,15 @@ fn members() -> Membership {
 /// Judged by a node in term 5 that follows `PEER`, with entries 0 to 9 of term 4 of which 0 to 6
 /// are committed.
 fn judge(message: &Message) -> Result<(), Inadmissible> {
-    let entries = (0..10).map(|index| (LogIndex(index), Term(4), encode(&entry(4, index))));
-    let recovered = Recovered { entries: entries.collect(), ..Recovered::default() };
-    let log = LogStore::recover(&recovered, 1 << 20, Sync::Immediate).unwrap();
+    let log = ten_entries();
     let (vote, committed) = (Some(leader(5, PEER)), Some(log_id(4, 6)));
     View { me: ME, vote, committed, floor: Some(6), log: &log }.admit(PEER, message)
+}
+
+fn ten_entries() -> LogStore {
+    let entries = (0..10).map(|index| (LogIndex(index), Term(4), encode(&entry(4, index))));
+    let recovered = Recovered { entries: entries.collect(), ..Recovered::default() };
+    LogStore::recover(&recovered, 1 << 20, Sync::Immediate).unwrap()
 }
 
 #[test]
@@ -200,7 +204,7 @@ fn rejected(message: impl Fn(Vote, LogId) -> Message) -> Option<Inadmissible> {
     world.run_for(Duration::from_secs(1));
     let to = id(from.0 % 3 + 1);
     let term = world.status(from).term.0;
-    let last = log_id(term, world.status(from).last.unwrap().0);
+    let last = log_id(term, world.status(from).last.map_or(0, |last| last.0));
     world.engine(to).on_message(from, message(leader(term, from), last));
     world.touch(to);
     world.run_for(Duration::from_secs(1));

@@ -1,6 +1,7 @@
 //! Tests of consensus. [`world`] holds engines on an in-memory network and disk.
 
 mod admission;
+mod chaos;
 mod cluster;
 mod determinism;
 mod runtime;

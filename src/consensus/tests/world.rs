@@ -205,6 +205,23 @@ impl World {
         });
     }
 
+    pub(super) fn kill_if_up(&mut self, node: NodeId) {
+        if self.servers[&node].engine.is_some() {
+            self.kill(node);
+        }
+    }
+
+    pub(super) fn start_all(&mut self) {
+        let down = self.servers.iter().filter(|(_, s)| s.engine.is_none()).map(|(id, _)| *id);
+        for node in down.collect::<Vec<_>>() {
+            self.start(node);
+        }
+    }
+
+    pub(super) fn draw(&mut self, bound: u64) -> u64 {
+        self.chance.below(bound)
+    }
+
     pub(super) fn isolate(&mut self, node: NodeId) {
         let all: Vec<NodeId> = self.servers.keys().copied().collect();
         for other in all {
@@ -392,10 +409,14 @@ impl World {
     }
 
     pub(super) fn fate(&self, id: CommandId) -> Option<Result<(LogIndex, Term), ProposeError>> {
-        self.log.iter().find_map(|(_, note)| match note {
-            Note::Proposed(known, result) if *known == id => Some(*result),
-            _ => None,
-        })
+        let fate = |note: &Note| {
+            if let Note::Proposed(known, fate) = note {
+                (*known == id).then_some(*fate)
+            } else {
+                None
+            }
+        };
+        self.log.iter().find_map(|(_, note)| fate(note))
     }
 
     pub(super) fn commit(&mut self, node: NodeId, seq: u64, payload: &[u8]) -> LogIndex {
