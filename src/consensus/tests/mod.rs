@@ -4,6 +4,7 @@ mod admission;
 mod chaos;
 mod cluster;
 mod determinism;
+mod forge;
 mod runtime;
 mod store;
 mod world;

@@ -36,7 +36,7 @@ impl Machine for Tally {
 pub(super) struct Chance(u64);
 
 impl Chance {
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -85,6 +85,8 @@ pub(super) struct World {
     pub(super) hash: u64,
     pub(super) snapshots_sent: usize,
     pub(super) tweak: fn(&mut EngineConfig),
+    /// Changes a message; some are delivered a second time, changed.
+    pub(super) forge: Option<fn(&mut Chance, &mut Message)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,6 +123,7 @@ impl World {
             hash: seed,
             snapshots_sent: 0,
             tweak,
+            forge: None,
         };
         for n in 1..=count {
             world.add(n);
@@ -337,7 +340,15 @@ impl World {
         match event {
             Event::Deliver { to, from, bytes } => {
                 if self.servers[&to].engine.is_some() {
-                    let message = decode("message", &bytes).unwrap();
+                    let mut message: Message = decode("message", &bytes).unwrap();
+                    if let Some(forge) = self.forge
+                        && self.chance.below(4) == 0
+                    {
+                        let original = message.clone();
+                        forge(&mut self.chance, &mut message);
+                        self.engine(to).on_message(from, message);
+                        message = original;
+                    }
                     self.engine(to).on_message(from, message);
                     self.touch(to);
                 }
