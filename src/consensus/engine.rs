@@ -144,6 +144,8 @@ pub struct Engine<M: Machine> {
     pub(crate) turn: Turn,
     pub(crate) incoming: BTreeMap<NodeId, Incoming>,
     pub(crate) serving: BTreeMap<NodeId, Arc<()>>,
+    /// Up to where the log agrees with that of a leader, and under which vote.
+    pub(crate) agreed: Option<(Vote, LogId)>,
     /// The last leader heard, and when.
     pub(crate) heard: Option<(NodeId, Mono)>,
     pub(crate) upkeep: Upkeep,
@@ -222,6 +224,7 @@ impl<M: Machine> Engine<M> {
             turn: Turn::default(),
             incoming: BTreeMap::new(),
             serving: BTreeMap::new(),
+            agreed: None,
             heard: None,
             upkeep,
         };
