@@ -158,5 +158,5 @@ fn lie(seed: u64) {
 
 #[test]
 fn no_forged_message_makes_a_server_panic() {
-    (1..=6).for_each(lie);
+    (1..=4).for_each(lie);
 }
