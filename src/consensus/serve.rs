@@ -201,8 +201,8 @@ impl<M: Machine> Engine<M> {
         view.admit(peer, message)
     }
 
-    /// The commit position of a leader of the past is left out: openraft would take it to heart even
-    /// in a message that it refuses.
+    /// The commit position of a leader of the past is left out: openraft would take it to heart
+    /// even in a message that it refuses.
     fn current(&self, vote: Vote, commit: Option<LogId>) -> Option<LogId> {
         commit.filter(|_| self.store.vote().is_none_or(|known| vote >= known))
     }

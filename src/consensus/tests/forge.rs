@@ -1,7 +1,7 @@
 //! A peer that lies: it may stall a cluster, but nothing it says makes a server panic.
 //!
-//! What only a peer can know stays true, since no check can tell: whether it granted a vote, whether
-//! it has entries, and whether it was elected.
+//! What only a peer can know stays true, since no check can tell: whether it granted a vote,
+//! whether it has entries, and whether it was elected.
 
 use std::time::Duration;
 
