@@ -1,8 +1,8 @@
 //! openraft's log store: entries in memory since the last purge, and records on their way to disk.
 //!
 //! A write changes memory at once and puts a record in the open group. [`LogStore::flush`] hands
-//! the group out when none is under way; [`LogStore::on_persisted`] completes what waited for it. What
-//! Raft may tell others only after a sync waits on those completions, so nothing else has to hold
+//! the group out when none is under way; [`LogStore::on_persisted`] completes what waited for it.
+//! What Raft may tell others only after a sync waits on those completions, so nothing else has to hold
 //! messages back.
 //!
 //! **Invariants**
