@@ -2,8 +2,8 @@
 //!
 //! A write changes memory at once and puts a record in the open group. [`LogStore::flush`] hands
 //! the group out when none is under way; [`LogStore::on_persisted`] completes what waited for it.
-//! What Raft may tell others only after a sync waits on those completions, so nothing else has to hold
-//! messages back.
+//! What Raft may tell others only after a sync waits on those completions, so nothing else has to
+//! hold messages back.
 //!
 //! **Invariants**
 //! - Entries are consecutive and follow the purged one.
