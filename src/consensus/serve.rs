@@ -9,7 +9,8 @@ use openraft::raft::{
     VoteRequest, VoteResponse,
 };
 
-use super::engine::{Effect, Engine, Raft};
+use super::effect::Effect;
+use super::engine::{Engine, Raft};
 use super::machine::Machine;
 use super::message::{Appended, Ballot, Message, RpcId, TransferRefused};
 use super::network::{CHUNK_BYTES, NetReply};
@@ -20,6 +21,9 @@ use crate::id::NodeId;
 
 /// How many requests of one peer may be under way: more than its own windows allow.
 const SERVING_MAX: usize = 256;
+
+/// How many requests may wait for a vote to be durable.
+const HELD_MAX: usize = 4_096;
 
 /// A snapshot that is coming in.
 pub(crate) struct Incoming {
@@ -45,8 +49,52 @@ impl<M: Machine> Engine<M> {
 
     fn take(&mut self, peer: NodeId, message: Message, raft: Raft<M>) -> Result<(), Inadmissible> {
         let session = self.net.session(peer).ok_or(Inadmissible::NoSession)?;
-        self.prepare(&message);
+        if is_request(&message) {
+            self.prepare(&message);
+            if !self.held.is_empty() || self.store.is_vote_pending() {
+                return self.hold(peer, session, message);
+            }
+        }
+        self.let_in(peer, session, message, raft)
+    }
+
+    /// Keeps a request until openraft can work it off: only then can the next be judged.
+    fn hold(&mut self, peer: NodeId, session: u64, message: Message) -> Result<(), Inadmissible> {
+        if self.held.len() >= HELD_MAX {
+            return Err(Inadmissible::TooManyRequests);
+        }
+        self.held.push_back((peer, session, message));
+        Ok(())
+    }
+
+    /// Takes the requests that were kept, as far as openraft can work them off. The host must be
+    /// entered.
+    pub(crate) fn take_held(&mut self) {
+        while let Some((peer, session, message)) = self.held.pop_front() {
+            self.prepare(&message);
+            let raft = self.raft();
+            let (Some(raft), false) = (raft, self.store.is_vote_pending()) else {
+                self.held.push_front((peer, session, message));
+                break;
+            };
+            if self.net.session(peer) != Some(session) {
+                continue;
+            }
+            if let Err(reason) = self.let_in(peer, session, message, raft) {
+                self.effects.push(Effect::Rejected { peer, reason });
+            }
+        }
+    }
+
+    fn let_in(
+        &mut self,
+        peer: NodeId,
+        session: u64,
+        message: Message,
+        raft: Raft<M>,
+    ) -> Result<(), Inadmissible> {
         self.admit(peer, &message)?;
+        self.turn.is_dirty = true;
         match message {
             Message::Vote { rpc, ballot, vote, last, transfer } => {
                 let mut request = VoteRequest::new(vote, last);
@@ -58,11 +106,14 @@ impl<M: Machine> Engine<M> {
                 self.serve(peer, session, serve_transfer(raft, rpc, request))
             }
             Message::Heartbeat { rpc, vote, prev, commit } => {
+                let commit = self.current(vote, commit);
                 self.on_heartbeat(peer, session, raft, (rpc, vote, prev, commit))
             }
             Message::Append { rpc, vote, prev, entries, commit } => {
+                let commit = self.current(vote, commit);
                 let last = entries.last().map(|entry| entry.log_id).or(prev);
                 self.heard(peer, vote);
+                self.note_agreed(vote, prev, last);
                 self.turn.tail = Some((vote, last));
                 self.note_commit(commit);
                 let request = AppendEntriesRequest {
@@ -119,8 +170,9 @@ impl<M: Machine> Engine<M> {
             Message::SnapshotBegin { .. } | Message::Transfer { .. } | Message::Vote { .. } => {
                 self.turn.is_dirty
             }
-            Message::Heartbeat { vote, .. } => {
-                self.turn.is_dirty && self.turn.tail.is_none_or(|(known, _)| known != *vote)
+            Message::Heartbeat { prev, .. } => {
+                let is_known = prev.is_none_or(|prev| self.store.at(prev.index) == Known::Is(prev));
+                self.turn.is_dirty && !is_known
             }
             Message::SnapshotChunk { .. }
             | Message::VoteReply { .. }
@@ -133,7 +185,6 @@ impl<M: Machine> Engine<M> {
         if must_settle {
             self.settle();
         }
-        self.turn.is_dirty = true;
     }
 
     fn admit(&self, peer: NodeId, message: &Message) -> Result<(), Inadmissible> {
@@ -144,13 +195,33 @@ impl<M: Machine> Engine<M> {
             vote: self.store.vote(),
             committed,
             floor,
+            agreed: self.agreed,
             log: &self.store,
         };
         view.admit(peer, message)
     }
 
+    /// The commit position of a leader of the past is left out: openraft would take it to heart
+    /// even in a message that it refuses.
+    fn current(&self, vote: Vote, commit: Option<LogId>) -> Option<LogId> {
+        commit.filter(|_| self.store.vote().is_none_or(|known| vote >= known))
+    }
+
     fn note_commit(&mut self, commit: Option<LogId>) {
         self.turn.commit = self.turn.commit.max(commit.map(|commit| commit.index));
+    }
+
+    /// Notes up to where the log agrees with the leader's, once entries up to `last` that follow on
+    /// `prev` are worked off.
+    fn note_agreed(&mut self, vote: Vote, prev: Option<LogId>, last: Option<LogId>) {
+        let agreed = self.agreed.filter(|(under, _)| *under == vote).map(|(_, upto)| upto);
+        let follows = prev.is_none_or(|prev| {
+            let is_waiting = agreed.is_some_and(|upto| upto == prev);
+            is_waiting || self.store.at(prev.index) == Known::Is(prev)
+        });
+        if let (true, Some(upto)) = (follows, last.max(agreed)) {
+            self.agreed = Some((vote, upto));
+        }
     }
 
     /// Notes that the leader of `vote` lives, unless a later one is known.
@@ -192,6 +263,7 @@ impl<M: Machine> Engine<M> {
         (rpc, vote, prev, commit): (RpcId, Vote, Option<LogId>, Option<LogId>),
     ) -> Result<(), Inadmissible> {
         self.heard(peer, vote);
+        self.note_agreed(vote, prev, prev);
         self.note_commit(commit);
         let is_followed = self.store.vote() == Some(vote);
         let is_matched = prev.is_none_or(|prev| match self.store.at(prev.index) {
@@ -294,6 +366,24 @@ impl<M: Machine> Engine<M> {
             let response = raft.install_full_snapshot(vote, snapshot).await.ok()?;
             Some(Message::SnapshotReply { rpc, installed: Some(response.vote) })
         })
+    }
+}
+
+/// Whether openraft's core has to work `message` off.
+fn is_request(message: &Message) -> bool {
+    match message {
+        Message::Vote { .. }
+        | Message::Transfer { .. }
+        | Message::Heartbeat { .. }
+        | Message::Append { .. }
+        | Message::SnapshotBegin { .. }
+        | Message::SnapshotChunk { .. } => true,
+        Message::VoteReply { .. }
+        | Message::TransferReply { .. }
+        | Message::HeartbeatReply { .. }
+        | Message::AppendReply { .. }
+        | Message::SnapshotAck { .. }
+        | Message::SnapshotReply { .. } => false,
     }
 }
 

@@ -11,7 +11,7 @@ use crate::codec::encode;
 use crate::codec::frame::Lane;
 use crate::consensus;
 use crate::id::{ClusterId, NodeId, NodeName, SessionId, Term};
-use crate::membership::formation::{Candidate, Formation, FormationEffect, Proposal};
+use crate::membership::formation::{Candidate, Formation, FormationEffect, Pledge, Proposal};
 use crate::membership::gossip::Gossiper;
 use crate::membership::roster::RosterEffect;
 use crate::node::disk::After;
@@ -64,8 +64,11 @@ impl Node {
 
     fn on_peer_down(&mut self, peer: NodeId) {
         if let Some(entry) = self.links.peer(peer) {
-            let name = entry.hello.name.clone();
-            self.event(Event::MemberDown { name });
+            let (name, left) = (entry.hello.name.clone(), entry.hello.left);
+            self.event(match left {
+                true => Event::MemberLeft { name },
+                false => Event::MemberDown { name },
+            });
         }
         if let Some(engine) = &mut self.engine {
             engine.on_disconnected(peer);
@@ -125,6 +128,9 @@ impl Node {
             Message::Leads { term, leader } => {
                 if self.engine.is_none() && term >= self.known_leader.0 {
                     self.learn_leader(term, leader);
+                }
+                if leader == Some(from) {
+                    self.agent.report_all();
                 }
             }
             Message::Forward { id, write } => self.on_forward(from, id, write),
@@ -233,7 +239,9 @@ impl Node {
         }
     }
 
-    /// Founds the cluster that all its members have pledged themselves to.
+    /// Founds the cluster that all its members have pledged themselves to. This node belongs to it
+    /// once Raft's first entry is durable ([`Node::settle_founding`]): if it crashes before, it is
+    /// virgin still, and its sealed pledge has it begin again.
     fn found(&mut self, proposal: &Proposal) {
         let Some(engine) = &mut self.engine else { return };
         let peer = |(name, addr): &(NodeName, String)| consensus::Peer {
@@ -242,7 +250,18 @@ impl Node {
         };
         let members = proposal.members.iter().map(|(&id, member)| (id, peer(member))).collect();
         engine.initialize(members);
-        self.belong_to(proposal.cluster);
+    }
+
+    /// Belongs to the cluster that this node has founded, if what it founded it with is durable.
+    pub(super) fn settle_founding(&mut self) {
+        let founded = !self.raft.voters.is_empty() && self.raft.unsynced_since.is_none();
+        if self.local.cluster.is_none()
+            && founded
+            && let Some(Pledge::Sealed(proposal)) = &self.local.pledge
+        {
+            let cluster = proposal.cluster;
+            self.belong_to(cluster);
+        }
     }
 
     /// Takes note of who leads; whoever waits for a leader acts on it.
@@ -256,6 +275,9 @@ impl Node {
             let leader = self.name_of(id);
             self.event(Event::LeaderKnown { leader, term });
             self.agent.report_all();
+            if matches!(self.life, Life::Leaving(_)) {
+                self.wish_to_leave();
+            }
         }
         if self.engine.is_some() {
             self.links.send_all(&Message::Leads { term, leader });

@@ -32,6 +32,10 @@ impl Node {
         if changed {
             self.on_status(&before);
         }
+        if progressed {
+            self.look_again();
+        }
+        self.settle_founding();
         let mut acted = changed || progressed;
         while let Some(effect) = self.engine.as_mut().and_then(Engine::poll_effect) {
             acted = true;
