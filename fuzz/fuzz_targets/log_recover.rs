@@ -1,4 +1,6 @@
 //! What lies on a disk.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| cronclave::fuzzing::log::fuzz_log_recover(bytes));
+use cronclave::fuzzing::log::fuzz_log_recover;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz_log_recover(bytes));

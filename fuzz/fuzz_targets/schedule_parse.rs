@@ -1,4 +1,6 @@
 //! Any text as a schedule.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| cronclave::fuzzing::schedule::fuzz_schedule(bytes));
+use cronclave::fuzzing::schedule::fuzz_schedule;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz_schedule(bytes));

@@ -76,8 +76,9 @@ impl Shape<'_> {
     fn log_id(&self, choices: &mut Choices<'_>) -> Option<LogId> {
         match choices.byte() {
             0..=127 => self.last(),
-            128..=191 => Some(choices.place(self.log.len()))
-                .and_then(|at| self.log.get(at).copied()),
+            128..=191 => {
+                Some(choices.place(self.log.len())).and_then(|at| self.log.get(at).copied())
+            }
             192..=199 => None,
             200.. => Some(log_id(choices.number(self.term), choices.number(self.next_index()))),
         }
@@ -99,10 +100,7 @@ impl Shape<'_> {
     }
 
     /// What an entry may hold: mostly a command.
-    pub(super) fn payload(
-        &self,
-        choices: &mut Choices<'_>,
-    ) -> EntryPayload<Payload, NodeId, Peer> {
+    pub(super) fn payload(&self, choices: &mut Choices<'_>) -> EntryPayload<Payload, NodeId, Peer> {
         match choices.byte() {
             0..=31 => EntryPayload::Blank,
             32..=63 => EntryPayload::Membership(self.membership(choices)),
