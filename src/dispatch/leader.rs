@@ -386,3 +386,6 @@ fn no_match(tags: &BTreeMap<String, String>) -> String {
     let tags: Vec<String> = tags.iter().map(|(key, value)| format!("{key}={value}")).collect();
     format!("no node that answers matches the tags {}", tags.join(", "))
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,7 @@ use crate::codec::encode;
 use crate::codec::frame::Lane;
 use crate::consensus;
 use crate::id::{ClusterId, NodeId, NodeName, SessionId, Term};
-use crate::membership::formation::{Candidate, Formation, FormationEffect, Proposal};
+use crate::membership::formation::{Candidate, Formation, FormationEffect, Pledge, Proposal};
 use crate::membership::gossip::Gossiper;
 use crate::membership::roster::RosterEffect;
 use crate::node::disk::After;
@@ -239,7 +239,9 @@ impl Node {
         }
     }
 
-    /// Founds the cluster that all its members have pledged themselves to.
+    /// Founds the cluster that all its members have pledged themselves to. This node belongs to it
+    /// once Raft's first entry is durable ([`Node::settle_founding`]): if it crashes before, it is
+    /// virgin still, and its sealed pledge has it begin again.
     fn found(&mut self, proposal: &Proposal) {
         let Some(engine) = &mut self.engine else { return };
         let peer = |(name, addr): &(NodeName, String)| consensus::Peer {
@@ -248,7 +250,18 @@ impl Node {
         };
         let members = proposal.members.iter().map(|(&id, member)| (id, peer(member))).collect();
         engine.initialize(members);
-        self.belong_to(proposal.cluster);
+    }
+
+    /// Belongs to the cluster that this node has founded, if what it founded it with is durable.
+    pub(super) fn settle_founding(&mut self) {
+        let founded = !self.raft.voters.is_empty() && self.raft.unsynced_since.is_none();
+        if self.local.cluster.is_none()
+            && founded
+            && let Some(Pledge::Sealed(proposal)) = &self.local.pledge
+        {
+            let cluster = proposal.cluster;
+            self.belong_to(cluster);
+        }
     }
 
     /// Takes note of who leads; whoever waits for a leader acts on it.
