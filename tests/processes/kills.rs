@@ -50,11 +50,18 @@ fn a_killed_target_leaves_runs_and_lost_rows_and_no_line_twice() {
     let file = cluster.path("dues");
     // The target is a follower at first; that it may lead later makes the test only harder.
     let target = (cluster.leader() + 1) % 3;
-    cluster.put_job(target, &ticking("tick", &file, ("seat", &format!("s{target}"))));
+    let mut job = ticking("tick", &file, ("seat", &format!("s{target}")));
+    // It goes on after its line, so that a kill meets it in the middle.
+    let command = format!("echo \"$CRONCLAVE_DUE\" >> {}; sleep 0.5", file.display());
+    job["executor_config"]["command"] = command.into();
+    cluster.put_job(target, &job);
     wait("the first run", || (!lines(&file).is_empty()).then_some(()));
     for kill in 0..5 {
-        wait_for_phase(2 * kill);
         let ran = lines(&file).len();
+        match kill % 2 {
+            0 => wait("a run to begin", || (lines(&file).len() > ran).then_some(())),
+            _ => wait_for_phase(2 * kill),
+        }
         cluster.kill(target);
         cluster.spawn(target);
         wait("a leader of all three", || cluster.agreed_leader(3));
@@ -70,6 +77,7 @@ fn a_killed_target_leaves_runs_and_lost_rows_and_no_line_twice() {
     let mut ran = lines(&file);
     ran.sort_unstable();
     let lost: Vec<&str> = rows.iter().filter(|r| r.outcome == "lost").map(|r| &*r.due).collect();
+    assert!(!lost.is_empty(), "three kills met a run in its middle: {rows:?}");
     // A lost one may have written its line or not; every other one has, and once.
     dues.retain(|due| !lost.contains(&due.as_str()) || ran.contains(due));
     assert_eq!(ran, dues, "lost: {lost:?}");

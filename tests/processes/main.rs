@@ -1,5 +1,7 @@
 //! The promises on real processes: clusters of the built binary on loopback, killed and stopped.
 
+#![expect(clippy::print_stderr, reason = "a failed test shows the logs of its nodes")]
+
 mod cluster;
 mod forming;
 mod kills;
