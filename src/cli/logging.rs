@@ -12,7 +12,8 @@ use tracing_subscriber::{Layer, Registry, fmt, reload};
 
 use crate::shell::config::{LogFormat, LogLevel};
 
-/// Crates whose lines say nothing to an operator: theirs from `warn` on, and all of them only at
+/// Crates whose lines say nothing to an operator: theirs from `error` on (a peer that
+/// is down makes a warning a heartbeat), and all of them only at
 /// `trace`.
 const ENGINES: [&str; 2] = ["openraft", "foca"];
 /// Crates whose details are of no use at any level.
@@ -64,7 +65,7 @@ fn targets(level: LogLevel) -> Targets {
         LogLevel::Trace => LevelFilter::TRACE,
     };
     let quiet = all.min(LevelFilter::WARN);
-    let engines = if level < LogLevel::Trace { quiet } else { all };
+    let engines = if level < LogLevel::Trace { LevelFilter::ERROR } else { all };
     let engines = ENGINES.map(|name| (name, engines));
     let plumbing = PLUMBING.map(|name| (name, quiet));
     Targets::new().with_default(all).with_targets(engines).with_targets(plumbing)
@@ -81,7 +82,7 @@ mod tests {
         assert!(info.would_enable("cronclave::shell", &Level::INFO));
         assert!(!info.would_enable("cronclave::shell", &Level::DEBUG));
         assert!(!info.would_enable("openraft::engine", &Level::INFO));
-        assert!(info.would_enable("openraft::engine", &Level::WARN));
+        assert!(info.would_enable("openraft::engine", &Level::ERROR));
         let debug = targets(LogLevel::Debug);
         assert!(!debug.would_enable("openraft::engine", &Level::INFO));
         assert!(targets(LogLevel::Trace).would_enable("openraft::engine", &Level::DEBUG));

@@ -1,6 +1,6 @@
 //! The engine: Raft behind inputs and effects.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -14,20 +14,20 @@ use openraft::rt::{MpscReceiver as _, WatchReceiver as _};
 use openraft::{ChangeMembers, Config, RaftMetrics, ReadPolicy, SnapshotPolicy};
 
 use super::channels::{lock, mpsc};
-use super::machine::{Machine, Phase, SnapshotSource, StateMachine};
-use super::message::Message;
+use super::effect::{Change, ChangeError, Effect, Effects, NotLeader, ProposeError};
+use super::machine::{Machine, Phase, StateMachine};
 use super::network::{Limits, Net};
-use super::peers::Inadmissible;
 use super::runtime::{Host, Ran};
 use super::serve::Incoming;
-use super::status::Status;
+use super::status::{Role, Status};
 use super::store::{LogStore, Sync};
 use super::types::{
     Callback, LogId, Payload, Peer, Snapshot, SnapshotMeta, TypeConfig, Vote, index_of, term_of,
 };
-use crate::codec::decode;
-use crate::codec::record::{Record, Recovered};
-use crate::id::{CommandId, LogIndex, NodeId, Term, WriteId};
+use super::upkeep::Upkeep;
+use crate::codec::record::Recovered;
+use crate::codec::{DecodeError, decode};
+use crate::id::{CommandId, LogIndex, NodeId, WriteId};
 use crate::time::Mono;
 
 /// How many polls one turn may take before something must be wrong.
@@ -129,175 +129,6 @@ pub enum BootError {
     Raft(String),
 }
 
-/// What an engine wants done, or has to tell.
-#[derive(Debug)]
-pub enum Effect<M: Machine> {
-    /// Send to a peer with which there is a session, in [`Message::lane`].
-    Send {
-        /// To whom.
-        peer: NodeId,
-        /// What.
-        message: Message,
-    },
-    /// Make durable, then call [`Engine::on_persisted`]. Groups of records come one at a time; a
-    /// snapshot comes alone, and must not hold up the groups.
-    Persist {
-        /// The id of the write.
-        write: WriteId,
-        /// For the log, in this order.
-        records: Vec<Record>,
-        /// For a snapshot file, in place of records.
-        snapshot: Option<SnapshotSource>,
-    },
-    /// An entry was applied. Entries that are applied at boot are not reported.
-    Applied {
-        /// Its index.
-        index: LogIndex,
-        /// What the machine answered.
-        reply: M::Reply,
-    },
-    /// The fate of [`Engine::propose`].
-    Proposed {
-        /// Which one.
-        id: CommandId,
-        /// Where it is in the log, committed and applied; or why not.
-        result: Result<(LogIndex, Term), ProposeError>,
-    },
-    /// The answer to [`Engine::read_index`].
-    ReadIndex {
-        /// Which one.
-        id: u64,
-        /// The state as of this index, once applied, is fresh enough to answer.
-        result: Result<LogIndex, NotLeader>,
-    },
-    /// The end of a change of membership.
-    MembershipDone {
-        /// Which one.
-        change: Change,
-        /// Whether it is committed.
-        result: Result<(), ChangeError>,
-    },
-    /// Role, term, leader or members changed: see [`Engine::status`].
-    StatusChanged,
-    /// A message of a peer was impossible, and dropped.
-    Rejected {
-        /// Whose.
-        peer: NodeId,
-        /// Why.
-        reason: Inadmissible,
-    },
-    /// The engine cannot go on, and does nothing from now on.
-    Halt {
-        /// Why.
-        reason: String,
-    },
-}
-
-/// Why a proposal is not in the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ProposeError {
-    /// This node does not lead. Never proposed: try the leader.
-    #[error("this server does not lead")]
-    NotLeader {
-        /// Who does.
-        leader: Option<NodeId>,
-    },
-    /// This node leads, but no quorum has answered of late. Never proposed.
-    #[error("no quorum has answered of late")]
-    LeaseExpired,
-    /// Too many proposals are waiting. Never proposed.
-    #[error("too many proposals are waiting")]
-    Busy,
-    /// It was proposed, and leadership was lost before it was known to be committed.
-    #[error("the outcome is unknown")]
-    Unknown,
-}
-
-/// Why a linearizable read cannot be answered here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this server does not lead")]
-pub struct NotLeader {
-    /// Who does.
-    pub leader: Option<NodeId>,
-}
-
-/// A change of membership.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// The cluster is founded.
-    Initialize,
-    /// A server begins to learn.
-    AddLearner(NodeId),
-    /// These are to be the voters.
-    Voters(BTreeSet<NodeId>),
-    /// A learner goes.
-    RemoveLearner(NodeId),
-}
-
-/// Why the membership did not change.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ChangeError {
-    /// This node does not lead.
-    #[error("this server does not lead")]
-    NotLeader {
-        /// Who does.
-        leader: Option<NodeId>,
-    },
-    /// Another change is under way.
-    #[error("another change of the membership is under way")]
-    InProgress,
-    /// It cannot be done: the reason says why.
-    #[error("{0}")]
-    Refused(String),
-    /// It was proposed, and its fate is unknown.
-    #[error("the outcome is unknown")]
-    Unknown,
-}
-
-/// Why leadership is not handed over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TransferError {
-    /// This node does not lead.
-    #[error("this server does not lead")]
-    NotLeader,
-    /// The target does not vote.
-    #[error("the target has no vote")]
-    NotVoter,
-    /// The target has not answered within the last second.
-    #[error("the target has not answered within the last second")]
-    NotReachable,
-    /// Another one is under way.
-    #[error("a handover is already under way")]
-    InProgress,
-}
-
-/// Effects in the order in which they arose.
-pub(crate) struct Effects<M: Machine> {
-    queue: Arc<Mutex<VecDeque<Effect<M>>>>,
-}
-
-impl<M: Machine> Clone for Effects<M> {
-    fn clone(&self) -> Self {
-        Self { queue: Arc::clone(&self.queue) }
-    }
-}
-
-impl<M: Machine> Default for Effects<M> {
-    fn default() -> Self {
-        Self { queue: Arc::new(Mutex::new(VecDeque::new())) }
-    }
-}
-
-impl<M: Machine> Effects<M> {
-    pub(crate) fn push(&self, effect: Effect<M>) {
-        lock(&self.queue).push_back(effect);
-    }
-
-    pub(crate) fn pop(&self) -> Option<Effect<M>> {
-        lock(&self.queue).pop_front()
-    }
-}
-
 /// Raft for one server. See the module's documentation.
 pub struct Engine<M: Machine> {
     pub(crate) config: EngineConfig,
@@ -313,9 +144,11 @@ pub struct Engine<M: Machine> {
     pub(crate) turn: Turn,
     pub(crate) incoming: BTreeMap<NodeId, Incoming>,
     pub(crate) serving: BTreeMap<NodeId, Arc<()>>,
+    /// Up to where the log agrees with that of a leader, and under which vote.
+    pub(crate) agreed: Option<(Vote, LogId)>,
     /// The last leader heard, and when.
     pub(crate) heard: Option<(NodeId, Mono)>,
-    pub(crate) upkeep: super::upkeep::Upkeep,
+    pub(crate) upkeep: Upkeep,
 }
 
 /// Whether Raft runs.
@@ -363,19 +196,24 @@ impl<M: Machine> Engine<M> {
         let entered = host.enter();
         let store = LogStore::recover(recovered, config.batch_bytes, Sync::OnCompletion)
             .map_err(|error| BootError::Log(error.to_string()))?;
-        let snapshot = recover_snapshot::<M>(recovered, &store)?;
+        let found = recover_snapshot::<M>(recovered, &store)?;
+        let covered = recovered.snapshot.as_ref().map(|snapshot| snapshot.index);
+        let upkeep = Upkeep::new(covered.map_or(0, |covered| store.bytes_through(covered)));
         let effects = Effects::default();
+        let (snapshot, decoded) = found.unzip();
         let machine = StateMachine::new(store.clone(), effects.clone(), snapshot);
+        if let Some((meta, state)) = decoded {
+            machine.keep_decoded(meta, state);
+        }
         let limits = Limits {
             append: Duration::from_secs(1).max(config.heartbeat * config.multiplier * 4),
             snapshot: Duration::from_secs(10) * config.multiplier,
         };
         let net = Net::new(config.id, host.draw(), limits);
-        let upkeep = super::upkeep::Upkeep::default();
         let mut engine = Self {
             config,
             raft_config,
-            host: host.clone(),
+            host,
             run: Run::Restarting,
             net,
             store,
@@ -386,6 +224,7 @@ impl<M: Machine> Engine<M> {
             turn: Turn::default(),
             incoming: BTreeMap::new(),
             serving: BTreeMap::new(),
+            agreed: None,
             heard: None,
             upkeep,
         };
@@ -509,7 +348,7 @@ impl<M: Machine> Engine<M> {
         self.change(Change::RemoveLearner(id), members, Removed::StayLearners);
     }
 
-    fn change(&mut self, change: Change, members: ChangeMembers<NodeId, Peer>, removed: Removed) {
+    fn change(&self, change: Change, members: ChangeMembers<NodeId, Peer>, removed: Removed) {
         let Some(raft) = self.raft() else { return };
         let _entered = self.host.enter();
         let effects = self.effects.clone();
@@ -621,7 +460,7 @@ impl<M: Machine> Engine<M> {
     fn refuse_as_leader(&self) -> Option<ProposeError> {
         if self.status.leader == Some(self.config.id) {
             None
-        } else if self.status.role == super::status::Role::Leader {
+        } else if self.status.role == Role::Leader {
             Some(ProposeError::LeaseExpired)
         } else {
             Some(ProposeError::NotLeader { leader: self.status.leader })
@@ -670,20 +509,23 @@ enum Removed {
     StayLearners,
 }
 
+type Decoded<M> = (Snapshot, (SnapshotMeta, M));
+
 fn recover_snapshot<M: Machine>(
     recovered: &Recovered,
     store: &LogStore,
-) -> Result<Option<Snapshot>, BootError> {
+) -> Result<Option<Decoded<M>>, BootError> {
     let Some(found) = &recovered.snapshot else {
         if store.has_purged() {
             return Err(BootError::Snapshot("there is none, but the log needs one".to_owned()));
         }
         return Ok(None);
     };
-    let meta: SnapshotMeta = decode("snapshot meta", &found.meta)
-        .map_err(|error| BootError::Snapshot(error.to_string()))?;
-    M::restore(&found.data).map_err(|error| BootError::Snapshot(error.to_string()))?;
-    Ok(Some(Snapshot { meta, snapshot: found.data.clone() }))
+    let damaged = |error: DecodeError| BootError::Snapshot(error.to_string());
+    let meta: SnapshotMeta = decode("snapshot meta", &found.meta).map_err(damaged)?;
+    let state = M::restore(&found.data).map_err(damaged)?;
+    let snapshot = Snapshot { meta: meta.clone(), snapshot: found.data.clone() };
+    Ok(Some((snapshot, (meta, state))))
 }
 
 fn answer_reads<M: Machine>(

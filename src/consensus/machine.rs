@@ -19,7 +19,7 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, rt};
 
 use super::channels::{lock, oneshot};
-use super::engine::{Effect, Effects};
+use super::effect::{Effect, Effects};
 use super::store::LogStore;
 use super::types::{
     LogId, Payload, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, index_of, term_of,

@@ -1,7 +1,29 @@
-//! Raft: openraft, hosted without a runtime.
+//! Raft: openraft, hosted without a runtime, behind inputs and effects.
+//!
+//! [`Engine`] replicates opaque commands and applies them to a [`Machine`]. It takes messages of
+//! peers, completions of writes, proposals and the time, and gives [`Effect`]s. openraft is written
+//! for an async runtime; the one it gets here ([`runtime`]) is a ready queue, a heap of timers, a
+//! clock that is only set and a seeded generator, entered for the length of a call. So an engine is
+//! a pure function of its seed and its inputs, and many of them run in one thread.
+//!
+//! A turn: push what has come (`on_...`, `propose`, `read_index`), call [`Engine::run`], drain
+//! [`Engine::poll_effect`], and come back at [`Engine::poll_timeout`] at the latest.
+//!
+//! **Invariants**
+//! - No message that says something is durable leaves before [`Engine::on_persisted`] said so.
+//! - Only what [`peers`] admits reaches openraft.
+//! - A leader past its lease takes no proposal and answers no read, and [`Status::leader`] says so.
+//! - Heartbeats wait for no write: a follower answers those of its leader at once.
+//! - A reply leaves in the session in which its request came, or not at all.
+//!
+//! **Left out on purpose**
+//! - Reads by lease: openraft's lease leaves no room for clocks that drift.
+//! - Catching panics: a task's panic unwinds out of the call, and its caller must never call the
+//!   engine again.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub(crate) mod channels;
+mod effect;
 mod engine;
 mod machine;
 mod message;
@@ -14,10 +36,8 @@ mod store;
 pub(crate) mod types;
 mod upkeep;
 
-pub use engine::{
-    BootError, Change, ChangeError, Effect, Engine, EngineConfig, NotLeader, ProposeError,
-    TransferError,
-};
+pub use effect::{Change, ChangeError, Effect, NotLeader, ProposeError, TransferError};
+pub use engine::{BootError, Engine, EngineConfig};
 pub use machine::{Machine, SnapshotSource};
 pub use message::{Appended, Ballot, Lane, Message, RpcId, TransferRefused};
 pub use peers::Inadmissible;

@@ -190,6 +190,16 @@ impl Net {
         }
     }
 
+    /// Notes that `peer` has confirmed everything up to `last` to the leader of `vote`.
+    fn note_matched(&self, peer: NodeId, vote: Vote, last: Option<LogId>) {
+        let Some(last) = last else { return };
+        let mut inner = lock(&self.inner);
+        let known = inner.matched.entry(peer).or_insert((vote, last));
+        if known.0 != vote || known.1 < last {
+            *known = (vote, last);
+        }
+    }
+
     fn reject(&self, peer: NodeId, reason: Inadmissible) {
         lock(&self.inner).rejected.push((peer, reason));
     }
@@ -372,11 +382,16 @@ impl RaftNetworkV2<C> for Link {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<C>, StreamingError<C>> {
+        let last = snapshot.meta.last_log_id;
         let sending = Sending::begin(&self.net, self.peer, vote, snapshot)?;
-        match Host::select2(Box::pin(cancel), Box::pin(sending.run())).await {
-            Select2::First(closed) => Err(closed.into()),
+        let result = match Host::select2(Box::pin(cancel), Box::pin(sending.run())).await {
+            Select2::First(closed) => return Err(closed.into()),
             Select2::Second(result) => result,
+        };
+        if result.as_ref().is_ok_and(|response| response.vote == vote) {
+            self.net.note_matched(self.peer, vote, last);
         }
+        result
     }
 
     async fn transfer_leader(
@@ -457,19 +472,16 @@ where
         let (net, peer) = (&self.link.net, self.link.peer);
         match outcome {
             Appended::Success => {
-                if let Some(last) = request.last {
-                    let mut inner = lock(&net.inner);
-                    let known = inner.matched.entry(peer).or_insert((request.vote, last));
-                    if known.0 != request.vote || known.1 < last {
-                        *known = (request.vote, last);
-                    }
-                }
+                net.note_matched(peer, request.vote, request.last);
                 Ok(Ok(request.last))
             }
             Appended::Conflict => {
                 let known = lock(&net.inner).matched.get(&peer).copied();
                 match request.prev {
-                    Some(prev) if !is_known(known, request.vote, prev) => {
+                    // A heartbeat names only what the follower has confirmed.
+                    Some(prev)
+                        if self.link.kind == Kind::Log && !is_known(known, request.vote, prev) =>
+                    {
                         Ok(Err(StreamAppendError::Conflict(prev)))
                     }
                     Some(_) | None => {

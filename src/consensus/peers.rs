@@ -50,6 +50,9 @@ pub enum Inadmissible {
     /// The commit position contradicts the entries.
     #[error("the commit position contradicts the log")]
     WrongCommit,
+    /// A leader contradicts what it said before under the same vote.
+    #[error("a leader contradicts itself")]
+    ContradictsItself,
     /// A committed entry would be overwritten.
     #[error("a committed entry is contradicted")]
     ContradictsCommitted,
@@ -84,6 +87,8 @@ pub(crate) struct View<'a> {
     /// No index up to this one may change: what is committed, or said to be by messages that were
     /// let through and are not yet worked off.
     pub(crate) floor: Option<u64>,
+    /// Up to where the log agrees with that of a leader, and under which vote.
+    pub(crate) agreed: Option<(Vote, LogId)>,
     /// Its log.
     pub(crate) log: &'a LogStore,
 }
@@ -162,8 +167,7 @@ impl View<'_> {
             && if vote.committed {
                 term > 0 && term >= cast && self.vote != Some(*vote)
             } else {
-                // A pre-vote names the next term, which is not cast yet.
-                term > cast + 1
+                term > cast
             };
         check(!is_forged, Inadmissible::ForgedOwnVote)
     }
@@ -197,7 +201,27 @@ impl View<'_> {
             return Ok(());
         }
         let ids = entries.iter().map(|entry| entry.log_id);
-        prev.into_iter().chain(ids).try_for_each(|id| self.check_committed(id))
+        prev.into_iter().chain(ids).try_for_each(|id| {
+            self.check_committed(id)?;
+            self.check_agreed(vote, id)
+        })
+    }
+
+    /// A leader does not take back what it sent or confirmed.
+    fn check_agreed(&self, vote: &Vote, id: LogId) -> Result<(), Inadmissible> {
+        let Some(agreed) = self.agreed_under(vote).filter(|agreed| id.index <= agreed.index) else {
+            return Ok(());
+        };
+        let is_ordered = id.leader_id <= agreed.leader_id;
+        check(is_ordered, Inadmissible::ContradictsItself)?;
+        match self.log.at(id.index) {
+            Known::Is(known) => check(known == id, Inadmissible::ContradictsItself),
+            Known::Purged | Known::Absent => Ok(()),
+        }
+    }
+
+    fn agreed_under(&self, vote: &Vote) -> Option<LogId> {
+        self.agreed.filter(|(under, _)| under == vote).map(|(_, upto)| upto)
     }
 
     /// Among the entries up to `last`, `commit` must be one of them; beyond it must be later.
@@ -210,7 +234,8 @@ impl View<'_> {
     ) -> Result<(), Inadmissible> {
         let Some(commit) = commit else { return Ok(()) };
         check_before(Some(commit), vote)?;
-        let Some(last) = last else { return Ok(()) };
+        self.check_agreed(vote, commit)?;
+        let Some(last) = last.max(self.agreed_under(vote)) else { return Ok(()) };
         let is_ordered = if commit.index > last.index {
             commit.leader_id >= last.leader_id
         } else {

@@ -9,7 +9,8 @@ use openraft::raft::{
     VoteRequest, VoteResponse,
 };
 
-use super::engine::{Effect, Engine, Raft};
+use super::effect::Effect;
+use super::engine::{Engine, Raft};
 use super::machine::Machine;
 use super::message::{Appended, Ballot, Message, RpcId, TransferRefused};
 use super::network::{CHUNK_BYTES, NetReply};
@@ -63,6 +64,7 @@ impl<M: Machine> Engine<M> {
             Message::Append { rpc, vote, prev, entries, commit } => {
                 let last = entries.last().map(|entry| entry.log_id).or(prev);
                 self.heard(peer, vote);
+                self.note_agreed(vote, prev, last);
                 self.turn.tail = Some((vote, last));
                 self.note_commit(commit);
                 let request = AppendEntriesRequest {
@@ -144,6 +146,7 @@ impl<M: Machine> Engine<M> {
             vote: self.store.vote(),
             committed,
             floor,
+            agreed: self.agreed,
             log: &self.store,
         };
         view.admit(peer, message)
@@ -151,6 +154,19 @@ impl<M: Machine> Engine<M> {
 
     fn note_commit(&mut self, commit: Option<LogId>) {
         self.turn.commit = self.turn.commit.max(commit.map(|commit| commit.index));
+    }
+
+    /// Notes up to where the log agrees with the leader's, once entries up to `last` that follow on
+    /// `prev` are worked off.
+    fn note_agreed(&mut self, vote: Vote, prev: Option<LogId>, last: Option<LogId>) {
+        let agreed = self.agreed.filter(|(under, _)| *under == vote).map(|(_, upto)| upto);
+        let follows = prev.is_none_or(|prev| {
+            let is_waiting = agreed.is_some_and(|upto| upto == prev);
+            is_waiting || self.store.at(prev.index) == Known::Is(prev)
+        });
+        if let (true, Some(upto)) = (follows, last.max(agreed)) {
+            self.agreed = Some((vote, upto));
+        }
     }
 
     /// Notes that the leader of `vote` lives, unless a later one is known.
@@ -192,6 +208,7 @@ impl<M: Machine> Engine<M> {
         (rpc, vote, prev, commit): (RpcId, Vote, Option<LogId>, Option<LogId>),
     ) -> Result<(), Inadmissible> {
         self.heard(peer, vote);
+        self.note_agreed(vote, prev, prev);
         self.note_commit(commit);
         let is_followed = self.store.vote() == Some(vote);
         let is_matched = prev.is_none_or(|prev| match self.store.at(prev.index) {

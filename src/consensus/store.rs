@@ -214,6 +214,13 @@ impl LogStore {
         lock(&self.inner).appended
     }
 
+    /// The bytes of the entries up to and with `index`.
+    pub(crate) fn bytes_through(&self, index: LogIndex) -> u64 {
+        let inner = lock(&self.inner);
+        let covered = inner.slice(&(0..=index.0)).1;
+        inner.entries.range(..covered).map(|stored| stored.bytes).sum()
+    }
+
     /// What the log says about position `index`.
     pub(crate) fn at(&self, index: u64) -> Known {
         let inner = lock(&self.inner);

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use openraft::{ChangeMembers, RaftMetrics, ServerState};
 
-use super::engine::{Effect, Engine, Run, TransferError};
+use super::effect::{Effect, NotLeader, TransferError};
+use super::engine::{Engine, Run};
 use super::machine::Machine;
 use super::status::{Follower, Role, Status};
 use super::types::{LogId, TypeConfig, index_of};
@@ -31,6 +32,13 @@ pub(crate) struct Upkeep {
     next_handover: Mono,
     /// When finishing a joint membership may next be tried.
     next_flatten: Mono,
+}
+
+impl Upkeep {
+    /// At boot: the last snapshot covers `covered` bytes of the log.
+    pub(crate) fn new(covered: u64) -> Self {
+        Self { appended_at_snapshot: covered, ..Self::default() }
+    }
 }
 
 impl<M: Machine> Engine<M> {
@@ -170,10 +178,11 @@ impl<M: Machine> Engine<M> {
         self.net.forget_all();
         self.incoming.clear();
         self.serving.clear();
+        self.agreed = None;
         self.heard = None;
         let reads = std::mem::take(&mut self.turn.reads);
         for id in reads {
-            let result = Err(super::engine::NotLeader { leader: None });
+            let result = Err(NotLeader { leader: None });
             self.effects.push(Effect::ReadIndex { id, result });
         }
     }

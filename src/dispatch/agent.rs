@@ -224,7 +224,9 @@ impl Agent {
                 let reason = "its node was told to stop before it started";
                 self.on_finished(execution, RunResult { outcome: Outcome::Failed, ..lost(reason) });
             }
-            other => entry.stage = other,
+            running @ (Stage::Running | Stage::Ending(_) | Stage::Ended(_)) => {
+                entry.stage = running
+            }
         }
     }
 
@@ -334,9 +336,17 @@ mod tests {
         std::iter::from_fn(|| agent.poll_effect()).collect()
     }
 
+    /// The one fact that the agent wants durable.
+    fn persisted(agent: &mut Agent) -> Fact {
+        match drain(agent).as_slice() {
+            [Effect::Persist(fact)] => fact.clone(),
+            effects => panic!("{effects:?}"),
+        }
+    }
+
     fn started(agent: &mut Agent) -> Fact {
         agent.on_order(Wall::from_secs(61), order(3));
-        let [Effect::Persist(fact)] = drain(agent).try_into().unwrap() else { panic!() };
+        let fact = persisted(agent);
         agent.on_persisted(fact.clone());
         fact
     }
@@ -402,7 +412,7 @@ mod tests {
     fn a_stopping_node_starts_nothing_more() {
         let mut agent = Agent::default();
         agent.on_order(Wall::from_secs(61), order(3));
-        let [Effect::Persist(fact)] = drain(&mut agent).try_into().unwrap() else { panic!() };
+        let fact = persisted(&mut agent);
         agent.stop();
         agent.on_persisted(fact);
         assert!(matches!(drain(&mut agent)[..], [Effect::Persist(Fact::Ended { .. })]));

@@ -25,7 +25,7 @@ use crate::dispatch::agent::lost;
 use crate::id::{ExecutionId, NodeId, NodeName, SessionId, Term};
 use crate::jobs::State;
 use crate::jobs::command::{Claim, Command, Plan};
-use crate::jobs::job::{Execution, Job, JobSpec, Outcome, Target, Trigger};
+use crate::jobs::job::{Execution, Job, JobSpec, Outcome, RunResult, Target, Trigger};
 use crate::time::{Mono, Now, Wall};
 
 /// The most claims in one log entry.
@@ -78,8 +78,10 @@ pub struct NodeView {
 /// What the leader wants done after a look at the state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Step {
-    /// To be proposed. A [`Command::Claim`] is followed by [`Leader::on_claimed`].
-    pub commands: Vec<Command>,
+    /// To be proposed in one entry, and followed by [`Leader::on_claimed`]. Empty for none.
+    pub claims: Vec<Claim>,
+    /// Executions to be given up as lost, each followed by [`Leader::on_reported`].
+    pub lost: Vec<(ExecutionId, RunResult)>,
     /// To be sent, each to its node.
     pub orders: Vec<(NodeId, Order)>,
     /// When to look again, if nothing happens before.
@@ -156,7 +158,7 @@ impl Leader {
         }
         if !claims.is_empty() {
             self.claiming = true;
-            step.commands.push(Command::Claim(claims));
+            step.claims = claims;
         }
         if let Some(due) = state.next_due_after(now.wall) {
             wake_at(step, now.mono + due.saturating_since(now.wall));
@@ -264,7 +266,7 @@ impl Leader {
         self.silent_since.retain(|node, _| !sessions.contains_key(node));
         self.sent.retain(|id, _| state.execution(*id).is_some_and(|row| row.outcome.is_open()));
         for execution in state.open() {
-            if step.orders.len() >= ORDERS_MAX || step.commands.len() >= ORDERS_MAX {
+            if step.orders.len() >= ORDERS_MAX || step.lost.len() >= ORDERS_MAX {
                 wake_at(step, now.mono);
                 return;
             }
@@ -341,7 +343,7 @@ impl Leader {
 
     fn give_up(&mut self, execution: ExecutionId, reason: &str, step: &mut Step) {
         if self.reporting.insert((execution, true)) {
-            step.commands.push(Command::Finished { execution, result: lost(reason) });
+            step.lost.push((execution, lost(reason)));
         }
     }
 
@@ -384,3 +386,6 @@ fn no_match(tags: &BTreeMap<String, String>) -> String {
     let tags: Vec<String> = tags.iter().map(|(key, value)| format!("{key}={value}")).collect();
     format!("no node that answers matches the tags {}", tags.join(", "))
 }
+
+#[cfg(test)]
+mod tests;

@@ -45,6 +45,21 @@ struct Running {
     at: Mono,
 }
 
+impl Running {
+    /// Drawn towards `median` by as much as the time since the last reading allows. Time too short
+    /// for a whole microsecond is kept for the next reading.
+    fn drawn(self, now: Mono, median: i64) -> Self {
+        let passed = i64::try_from(now.saturating_since(self.at).as_micros()).unwrap_or(i64::MAX);
+        let most = passed / SLEW_DIVISOR;
+        let wanted = median.saturating_sub(self.offset);
+        if wanted.abs() <= most {
+            return Self { offset: median, at: now };
+        }
+        let used = Duration::from_micros((most * SLEW_DIVISOR).unsigned_abs());
+        Self { offset: self.offset.saturating_add(most * wanted.signum()), at: self.at + used }
+    }
+}
+
 impl ClusterClock {
     /// A peer's clock said `wall`.
     pub(super) fn on_sample(&mut self, now: Now, peer: NodeId, wall: Wall) {
@@ -68,20 +83,9 @@ impl ClusterClock {
             (None, None) => return None,
             (None, Some(median)) => Running { offset: median, at: now.mono },
             (Some(running), None) => Running { at: now.mono, ..running },
-            (Some(running), Some(median)) => {
-                let passed = now.mono.saturating_since(running.at).as_micros();
-                let most = i64::try_from(passed).unwrap_or(i64::MAX) / SLEW_DIVISOR;
-                let wanted = median.saturating_sub(running.offset);
-                let offset = running.offset.saturating_add(wanted.clamp(-most, most));
-                Running { offset, at: now.mono }
-            }
+            (Some(running), Some(median)) => running.drawn(now.mono, median),
         };
-        // Less than one slew step passed: keep the remainder for the next reading.
-        let kept = self.running.filter(|old| old.offset == running.offset);
-        self.running = Some(match kept {
-            Some(old) if median.is_some_and(|m| m != old.offset) => old,
-            Some(_) | None => running,
-        });
+        self.running = Some(running);
         let mono = i64::try_from(now.mono.as_micros()).unwrap_or(i64::MAX);
         Some(Wall::from_micros(mono.saturating_add(running.offset)))
     }

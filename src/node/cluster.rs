@@ -64,8 +64,11 @@ impl Node {
 
     fn on_peer_down(&mut self, peer: NodeId) {
         if let Some(entry) = self.links.peer(peer) {
-            let name = entry.hello.name.clone();
-            self.event(Event::MemberDown { name });
+            let (name, left) = (entry.hello.name.clone(), entry.hello.left);
+            self.event(match left {
+                true => Event::MemberLeft { name },
+                false => Event::MemberDown { name },
+            });
         }
         if let Some(engine) = &mut self.engine {
             engine.on_disconnected(peer);
@@ -125,6 +128,9 @@ impl Node {
             Message::Leads { term, leader } => {
                 if self.engine.is_none() && term >= self.known_leader.0 {
                     self.learn_leader(term, leader);
+                }
+                if leader == Some(from) {
+                    self.agent.report_all();
                 }
             }
             Message::Forward { id, write } => self.on_forward(from, id, write),
@@ -256,6 +262,9 @@ impl Node {
             let leader = self.name_of(id);
             self.event(Event::LeaderKnown { leader, term });
             self.agent.report_all();
+            if matches!(self.life, Life::Leaving(_)) {
+                self.wish_to_leave();
+            }
         }
         if self.engine.is_some() {
             self.links.send_all(&Message::Leads { term, leader });

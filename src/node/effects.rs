@@ -32,6 +32,9 @@ impl Node {
         if changed {
             self.on_status(&before);
         }
+        if progressed {
+            self.look_again();
+        }
         let mut acted = changed || progressed;
         while let Some(effect) = self.engine.as_mut().and_then(Engine::poll_effect) {
             acted = true;

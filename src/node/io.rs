@@ -207,6 +207,11 @@ pub enum Event {
         /// Its name.
         name: NodeName,
     },
+    /// A member has left the cluster.
+    MemberLeft {
+        /// Its name.
+        name: NodeName,
+    },
     /// The Raft configuration changed.
     VotersChanged {
         /// Who votes.
@@ -244,6 +249,7 @@ impl fmt::Display for Event {
             Self::NoLeader(missing) => write!(f, "no leader: {missing}"),
             Self::MemberUp { name, addr } => write!(f, "member {name} at {addr} is up"),
             Self::MemberDown { name } => write!(f, "member {name} does not answer"),
+            Self::MemberLeft { name } => write!(f, "member {name} has left"),
             Self::VotersChanged { voters, learners } if learners.is_empty() => {
                 write!(f, "voters: {}", voters.join(", "))
             }

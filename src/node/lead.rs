@@ -213,6 +213,10 @@ impl Node {
                     Leader::new(term, since, self.booted, patience, self.rng.random::<u64>());
                 leading.stage = Fresh::Yes(Box::new(leader));
                 self.event(Event::LeadershipWon(term));
+                // Now reports are heard: whoever has any sends them again.
+                let leader = Some(self.id());
+                self.links.send_all(&Message::Leads { term, leader });
+                self.agent.report_all();
             }
         }
     }
@@ -311,14 +315,12 @@ impl Node {
         if let Some(at) = step.wake {
             *wake = Some(wake.map_or(at, |wake| wake.min(at)));
         }
-        for command in step.commands {
-            let own = match &command {
-                Command::Finished { execution, .. } => {
-                    Own::Report { execution: *execution, ack: None }
-                }
-                _ => Own::Claim,
-            };
-            self.propose_own(at.wall, command, own);
+        if !step.claims.is_empty() {
+            self.propose_own(at.wall, Command::Claim(step.claims), Own::Claim);
+        }
+        for (execution, result) in step.lost {
+            let own = Own::Report { execution, ack: None };
+            self.propose_own(at.wall, Command::Finished { execution, result }, own);
         }
         for (to, order) in step.orders {
             self.tell(to, Dispatch::Order(order));
@@ -401,7 +403,7 @@ impl Node {
     }
 
     fn state(&self) -> Option<State> {
-        self.engine.as_ref().map(|engine| engine.machine().0.clone())
+        self.engine.as_ref().map(|engine| engine.machine().0)
     }
 
     /// Works out a client's write and proposes it.

@@ -107,6 +107,8 @@ pub struct Hello {
     pub gossip_addr: String,
     /// Its peer address, `ip:port`.
     pub peer_addr: String,
+    /// Whether it has left the cluster, and is about to stop.
+    pub left: bool,
     /// Its tags, the reserved ones included.
     pub tags: BTreeMap<String, String>,
 }

@@ -385,6 +385,7 @@ fn hello(
         virgin,
         gossip_addr: config.gossip_addr.to_string(),
         peer_addr: config.peer_addr.to_string(),
+        left: false,
         tags: config.all_tags(tags),
     }
 }

@@ -59,7 +59,7 @@ impl Node {
             return self.reply(id, Reply::Failed(RequestError::NotServer));
         };
         let view = View {
-            state: engine.machine().0.clone(),
+            state: engine.machine().0,
             applied: self.raft.applied,
             leader: self.raft_leader().map(|id| self.name_of(id)),
         };
@@ -228,7 +228,12 @@ impl Node {
         let own = std::iter::once((me, MemberStatus::Alive));
         let peers = self.links.peers().map(|(_, peer)| {
             let alive = peer.session.is_some() || self.roster.is_alive(peer.hello.id);
-            (&peer.hello, if alive { MemberStatus::Alive } else { MemberStatus::Failed })
+            let status = match (peer.hello.left, alive) {
+                (true, _) => MemberStatus::Left,
+                (false, true) => MemberStatus::Alive,
+                (false, false) => MemberStatus::Failed,
+            };
+            (&peer.hello, status)
         });
         let mut members: Vec<Member> = own
             .chain(peers)
@@ -265,8 +270,7 @@ impl Node {
         if !self.raft.voters.contains(&self.id()) || !others {
             // Nobody is there to remove it, or it has no part in Raft: it says goodbye and stops.
             self.reply(id, Reply::Left);
-            self.roster.leave(self.now.mono);
-            self.begin_stop(Duration::ZERO);
+            self.say_goodbye();
             return Ok(());
         }
         self.requests.open_leave(self.now.mono, id)?;
@@ -282,9 +286,14 @@ impl Node {
         {
             self.life = Life::Running;
             self.answer(request, Reply::Left);
-            self.roster.leave(self.now.mono);
-            self.begin_stop(Duration::ZERO);
+            self.say_goodbye();
         }
+    }
+
+    fn say_goodbye(&mut self) {
+        self.links.update_me(|me| me.left = true);
+        self.roster.leave(self.now.mono);
+        self.begin_stop(Duration::ZERO);
     }
 
     pub(super) fn stop_timeout(&self) -> Option<Mono> {

@@ -502,6 +502,6 @@ proptest! {
         bytes in prop::collection::vec(any::<u8>(), 18),
         text in "[0-9*/, ]{11,30}|@every [0-9.]{1,6}[hms]",
     ) {
-        crate::fuzzing::fuzz_schedule(&[bytes.as_slice(), text.as_bytes()].concat());
+        crate::fuzzing::schedule::fuzz_schedule(&[bytes.as_slice(), text.as_bytes()].concat());
     }
 }

@@ -253,6 +253,7 @@ fn log(event: &Event) {
         | Event::LeaderKnown { .. }
         | Event::MemberUp { .. }
         | Event::MemberDown { .. }
+        | Event::MemberLeft { .. }
         | Event::VotersChanged { .. } => tracing::info!("{event}"),
         Event::NoLeader(_)
         | Event::Rejected { .. }

@@ -188,14 +188,14 @@ pub(crate) struct Receiver<T> {
 }
 
 impl<T> Receiver<T> {
-    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
+    fn poll_recv(&self, waker: &Waker) -> Poll<Option<T>> {
         let (value, next) = {
             let mut state = lock(&self.shared);
             match state.queue.pop_front() {
                 Some(value) => (value, state.unblocked()),
                 None if state.senders == 0 => return Poll::Ready(None),
                 None => {
-                    state.receiver = Some(cx.waker().clone());
+                    state.receiver = Some(waker.clone());
                     return Poll::Pending;
                 }
             }
@@ -207,7 +207,7 @@ impl<T> Receiver<T> {
 
 impl<T: OptionalSend> rt::MpscReceiver<T> for Receiver<T> {
     fn recv(&mut self) -> impl Future<Output = Option<T>> + OptionalSend {
-        std::future::poll_fn(|cx| self.poll_recv(cx))
+        std::future::poll_fn(|cx| self.poll_recv(cx.waker()))
     }
 
     fn try_recv(&mut self) -> Result<T, TryRecvError> {

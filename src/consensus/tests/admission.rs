@@ -63,13 +63,25 @@ fn members() -> Membership {
 }
 
 /// Judged by a node in term 5 that follows `PEER`, with entries 0 to 9 of term 4 of which 0 to 6
-/// are committed.
+/// are committed and 0 to 8 are known to be in the leader's log.
 fn judge(message: &Message) -> Result<(), Inadmissible> {
+    let log = ten_entries();
+    let (vote, committed) = (Some(leader(5, PEER)), Some(log_id(4, 6)));
+    View {
+        me: ME,
+        vote,
+        committed,
+        floor: Some(6),
+        agreed: Some((leader(5, PEER), log_id(4, 8))),
+        log: &log,
+    }
+    .admit(PEER, message)
+}
+
+fn ten_entries() -> LogStore {
     let entries = (0..10).map(|index| (LogIndex(index), Term(4), encode(&entry(4, index))));
     let recovered = Recovered { entries: entries.collect(), ..Recovered::default() };
-    let log = LogStore::recover(&recovered, 1 << 20, Sync::Immediate).unwrap();
-    let (vote, committed) = (Some(leader(5, PEER)), Some(log_id(4, 6)));
-    View { me: ME, vote, committed, floor: Some(6), log: &log }.admit(PEER, message)
+    LogStore::recover(&recovered, 1 << 20, Sync::Immediate).unwrap()
 }
 
 #[test]
@@ -77,12 +89,16 @@ fn what_a_correct_leader_says_is_let_through() {
     let ours = leader(5, PEER);
     let next = vec![entry(5, 10), entry(5, 11)];
     assert_eq!(judge(&append(ours, Some(log_id(4, 9)), next, Some(log_id(4, 9)))), Ok(()));
-    let replaced = vec![entry(5, 7)];
-    assert_eq!(judge(&append(ours, Some(log_id(4, 6)), replaced, Some(log_id(4, 6)))), Ok(()));
+    let replaced = vec![entry(5, 9)];
+    assert_eq!(judge(&append(ours, Some(log_id(4, 8)), replaced, Some(log_id(4, 6)))), Ok(()));
+    let replaced = vec![entry(6, 7)];
+    let next_leader = leader(6, PEER);
+    assert_eq!(judge(&append(next_leader, Some(log_id(4, 6)), replaced, None)), Ok(()));
     assert_eq!(judge(&append(ours, None, vec![entry(4, 0)], Some(log_id(5, 20)))), Ok(()));
     assert_eq!(judge(&heartbeat(ours)), Ok(()));
     assert_eq!(judge(&stand(candidate(6, PEER), Some(log_id(5, 12)))), Ok(()));
-    assert_eq!(judge(&granted(candidate(6, ME))), Ok(()));
+    assert_eq!(judge(&granted(candidate(5, ME))), Ok(()));
+    assert_eq!(judge(&granted(leader(5, PEER))), Ok(()));
     assert_eq!(judge(&snapshot(ours, log_id(5, 20), members())), Ok(()));
 }
 
@@ -102,7 +118,7 @@ fn a_vote_must_be_the_senders_and_fit_the_message() {
 fn a_term_has_one_leader() {
     let log = LogStore::recover(&Recovered::default(), 1, Sync::Immediate).unwrap();
     let vote = Some(leader(5, NodeId(3)));
-    let view = View { me: ME, vote, committed: None, floor: None, log: &log };
+    let view = View { me: ME, vote, committed: None, floor: None, agreed: None, log: &log };
     let second = heartbeat(leader(5, PEER));
     assert_eq!(view.admit(PEER, &second), Err(Inadmissible::SecondLeader));
 }
@@ -111,7 +127,7 @@ fn a_term_has_one_leader() {
 fn nobody_makes_this_node_a_leader_by_a_reply() {
     let forged = leader(9, ME);
     assert_eq!(judge(&granted(forged)), Err(Inadmissible::ForgedOwnVote));
-    assert_eq!(judge(&granted(candidate(9, ME))), Err(Inadmissible::ForgedOwnVote));
+    assert_eq!(judge(&granted(candidate(6, ME))), Err(Inadmissible::ForgedOwnVote));
     let outcome = Appended::HigherVote(forged);
     let reply = Message::AppendReply { rpc: RPC, outcome: outcome.clone() };
     assert_eq!(judge(&reply), Err(Inadmissible::ForgedOwnVote));
@@ -164,12 +180,24 @@ fn what_is_committed_is_not_contradicted() {
 }
 
 #[test]
+fn a_leader_does_not_contradict_itself() {
+    let vote = leader(5, PEER);
+    let contradicts = Err(Inadmissible::ContradictsItself);
+    let over = append(vote, Some(log_id(4, 6)), vec![entry(5, 7)], None);
+    assert_eq!(judge(&over), contradicts);
+    assert_eq!(judge(&append(vote, Some(log_id(3, 8)), vec![], None)), contradicts);
+    assert_eq!(judge(&append(vote, None, vec![], Some(log_id(3, 8)))), contradicts);
+}
+
+#[test]
 fn the_commit_position_fits_the_entries() {
     let vote = leader(5, PEER);
     let entries = vec![entry(5, 10), entry(5, 11)];
     let wrong = append(vote, Some(log_id(4, 9)), entries.clone(), Some(log_id(4, 10)));
     assert_eq!(judge(&wrong), Err(Inadmissible::WrongCommit));
     let beyond = append(vote, Some(log_id(4, 9)), entries, Some(log_id(4, 100)));
+    assert_eq!(judge(&beyond), Err(Inadmissible::WrongCommit));
+    let beyond = append(vote, None, vec![], Some(log_id(3, 100)));
     assert_eq!(judge(&beyond), Err(Inadmissible::WrongCommit));
 }
 
@@ -200,7 +228,7 @@ fn rejected(message: impl Fn(Vote, LogId) -> Message) -> Option<Inadmissible> {
     world.run_for(Duration::from_secs(1));
     let to = id(from.0 % 3 + 1);
     let term = world.status(from).term.0;
-    let last = log_id(term, world.status(from).last.unwrap().0);
+    let last = log_id(term, world.status(from).last.map_or(0, |last| last.0));
     world.engine(to).on_message(from, message(leader(term, from), last));
     world.touch(to);
     world.run_for(Duration::from_secs(1));

@@ -261,12 +261,33 @@ fn a_read_is_answered_by_the_leader_and_refused_by_followers() {
     world.touch(follower);
     world.run_for(Duration::from_millis(50));
     let read = |w: &World, n| {
-        w.log.iter().find_map(|(_, note)| match note {
-            Note::Read(read, result) if *read == n => Some(*result),
-            _ => None,
-        })
+        let answer = |note: &Note| {
+            if let Note::Read(read, result) = note { (*read == n).then_some(*result) } else { None }
+        };
+        w.log.iter().find_map(|(_, note)| answer(note))
     };
     assert!(read(&world, 1).unwrap().unwrap() >= index);
     assert_eq!(read(&world, 2), Some(Err(NotLeader { leader: Some(leader) })));
+    world.assert_no_trouble();
+}
+
+#[test]
+fn a_handover_that_nobody_takes_restarts_raft() {
+    let (mut world, leader) = World::founded(2, 15);
+    let other = others(&world, leader)[0];
+    world.commit(leader, 1, b"x");
+    world.run_for(Duration::from_secs(1));
+    world.mute.extend([(leader, other), (other, leader)]);
+    let pending = world.propose(leader, 2, b"lost?");
+    world.run_for(Duration::from_millis(1));
+    world.engine(leader).transfer(other).unwrap();
+    world.touch(leader);
+    world.run_for(Duration::from_millis(700));
+    assert_ne!(world.status(leader).role, Role::Leader);
+    assert_eq!(world.fate(pending), Some(Err(ProposeError::Unknown)));
+    world.mute.clear();
+    let next = world.await_leader();
+    world.commit(next, 3, b"y");
+    assert_eq!(world.tally(next).0.first().unwrap(), &b"x"[..]);
     world.assert_no_trouble();
 }

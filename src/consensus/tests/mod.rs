@@ -1,8 +1,10 @@
 //! Tests of consensus. [`world`] holds engines on an in-memory network and disk.
 
 mod admission;
+mod chaos;
 mod cluster;
 mod determinism;
+mod forge;
 mod runtime;
 mod store;
 mod world;

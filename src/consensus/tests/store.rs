@@ -6,7 +6,7 @@ use openraft::testing::log::{StoreBuilder, Suite};
 
 use super::world::Tally;
 use crate::codec::record::Recovered;
-use crate::consensus::engine::Effects;
+use crate::consensus::effect::Effects;
 use crate::consensus::machine::StateMachine;
 use crate::consensus::runtime::Host;
 use crate::consensus::store::{LogStore, Sync};

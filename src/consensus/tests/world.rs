@@ -36,7 +36,7 @@ impl Machine for Tally {
 pub(super) struct Chance(u64);
 
 impl Chance {
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -85,6 +85,8 @@ pub(super) struct World {
     pub(super) hash: u64,
     pub(super) snapshots_sent: usize,
     pub(super) tweak: fn(&mut EngineConfig),
+    /// Changes a message; some are delivered a second time, changed.
+    pub(super) forge: Option<fn(&mut Chance, &mut Message)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,6 +123,7 @@ impl World {
             hash: seed,
             snapshots_sent: 0,
             tweak,
+            forge: None,
         };
         for n in 1..=count {
             world.add(n);
@@ -203,6 +206,23 @@ impl World {
             Event::Deliver { to, from, .. } => !hit(*to, *from),
             Event::Synced { .. } => true,
         });
+    }
+
+    pub(super) fn kill_if_up(&mut self, node: NodeId) {
+        if self.servers[&node].engine.is_some() {
+            self.kill(node);
+        }
+    }
+
+    pub(super) fn start_all(&mut self) {
+        let down = self.servers.iter().filter(|(_, s)| s.engine.is_none()).map(|(id, _)| *id);
+        for node in down.collect::<Vec<_>>() {
+            self.start(node);
+        }
+    }
+
+    pub(super) fn draw(&mut self, bound: u64) -> u64 {
+        self.chance.below(bound)
     }
 
     pub(super) fn isolate(&mut self, node: NodeId) {
@@ -320,7 +340,15 @@ impl World {
         match event {
             Event::Deliver { to, from, bytes } => {
                 if self.servers[&to].engine.is_some() {
-                    let message = decode("message", &bytes).unwrap();
+                    let mut message: Message = decode("message", &bytes).unwrap();
+                    if let Some(forge) = self.forge
+                        && self.chance.below(4) == 0
+                    {
+                        let original = message.clone();
+                        forge(&mut self.chance, &mut message);
+                        self.engine(to).on_message(from, message);
+                        message = original;
+                    }
                     self.engine(to).on_message(from, message);
                     self.touch(to);
                 }
@@ -392,10 +420,14 @@ impl World {
     }
 
     pub(super) fn fate(&self, id: CommandId) -> Option<Result<(LogIndex, Term), ProposeError>> {
-        self.log.iter().find_map(|(_, note)| match note {
-            Note::Proposed(known, result) if *known == id => Some(*result),
-            _ => None,
-        })
+        let fate = |note: &Note| {
+            if let Note::Proposed(known, fate) = note {
+                (*known == id).then_some(*fate)
+            } else {
+                None
+            }
+        };
+        self.log.iter().find_map(|(_, note)| fate(note))
     }
 
     pub(super) fn commit(&mut self, node: NodeId, seq: u64, payload: &[u8]) -> LogIndex {
