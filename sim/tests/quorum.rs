@@ -58,7 +58,9 @@ async fn progresses(cluster: &Rc<Cluster>, label: &str) {
     let since = cluster.now();
     cluster.await_leader(ELECTED_MAX).await;
     let live = cluster.live_servers();
-    let tallies = hammer(cluster, &live, 150, Duration::from_millis(20), label).await;
+    let count = 150_usize.div_ceil(live.len());
+    let pause = Duration::from_millis(3_000) / u32::try_from(count).expect("a small number");
+    let tallies = hammer(cluster, &live, count, pause, label).await;
     let Tally { written, read, silent, .. } = total(&tallies);
     let told = format!("{label}: {tallies:?}");
     assert!(written >= 50, "at least 50 writes are acknowledged: {told}");
@@ -153,6 +155,10 @@ async fn lose_and_return(seed: u64, size: usize, place: Leader) {
     progresses(&cluster, "healed").await;
 
     let verdicts = judge(&cluster, begun).await;
+    println!("{size} servers, leader {place:?}: until {}, {} turns", cluster.now(), cluster.turns());
+    for Verdict { checker, comparisons, .. } in &verdicts {
+        println!("  {checker}: {comparisons} comparisons");
+    }
     let mut complaints = check::complaints(&verdicts);
     complaints.extend(cluster.halts().iter().map(|(host, reason)| format!("{host}: {reason}")));
     if !complaints.is_empty() {
