@@ -194,7 +194,7 @@ impl Nodes {
             self.notes.remove(0);
         }
         let time = chrono::DateTime::<chrono::Utc>::from(std::time::SystemTime::now());
-        self.notes.push(format!("{} {text}", time.format("%H:%M:%S%.1f")));
+        self.notes.push(format!("{} {text}", time.format("%H:%M:%S")));
     }
 
     pub(super) fn notes(&self) -> &[String] {
