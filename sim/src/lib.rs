@@ -1,1 +1,47 @@
 //! Simulated clusters of Cronclave nodes, and the checkers that judge them.
+//!
+//! The nodes are the production [`Node`](cronclave::node::Node) in the production loop
+//! ([`cronclave::driver`]). Around them stands a simulated world: madsim schedules, passes time,
+//! carries packets, kills and restarts hosts; disks, clocks and processes are this crate's own. A
+//! run is a pure function of its seed.
+//!
+//! | module | what |
+//! |---|---|
+//! | `seed` | which seeds run, and the command that replays one |
+//! | `cluster` | hosts, and what a test does to them |
+//! | `world` | one host: the [`World`](cronclave::driver::World) of its node |
+//! | `links` | sessions between nodes, over packets that may be lost |
+//! | `exec` | processes, which outlive their node |
+//! | `client` | what clients write, read and are told |
+//! | [`ledger`] | what was started, seen from outside the cluster |
+//! | [`check`] | what has to hold |
+//!
+//! `cargo test --features sim` runs it. Without the feature only what needs no madsim is built.
+
+#[cfg(all(feature = "sim", not(madsim)))]
+compile_error!(
+    "the feature sim needs `--cfg madsim`: .cargo/config.toml sets it, and a RUSTFLAGS in the \
+     environment replaces what that file says; unset it, or add `--cfg madsim` to it"
+);
+
+pub mod check;
+pub mod ledger;
+
+#[cfg(all(feature = "sim", madsim))]
+pub mod client;
+#[cfg(all(feature = "sim", madsim))]
+pub mod cluster;
+#[cfg(all(feature = "sim", madsim))]
+mod exec;
+#[cfg(all(feature = "sim", madsim))]
+mod links;
+#[cfg(all(feature = "sim", madsim))]
+mod mailbox;
+#[cfg(all(feature = "sim", madsim))]
+pub mod seed;
+#[cfg(all(feature = "sim", madsim))]
+mod shared;
+#[cfg(all(feature = "sim", madsim))]
+mod trace;
+#[cfg(all(feature = "sim", madsim))]
+mod world;

@@ -70,6 +70,7 @@ impl Node {
                 false => Event::MemberDown { name },
             });
         }
+        self.disclaiming.remove(&peer);
         if let Some(engine) = &mut self.engine {
             engine.on_disconnected(peer);
         }
@@ -125,14 +126,7 @@ impl Node {
                 }
             }
             Message::Dispatch(message) => self.on_dispatch(from, message),
-            Message::Leads { term, leader } => {
-                if self.engine.is_none() && term >= self.known_leader.0 {
-                    self.learn_leader(term, leader);
-                }
-                if leader == Some(from) {
-                    self.agent.report_all();
-                }
-            }
+            Message::Leads { term, leader } => self.on_leads(from, term, leader),
             Message::Forward { id, write } => self.on_forward(from, id, write),
             Message::Forwarded { id, result } => self.on_forwarded(from, id, result),
             Message::ReadIndex { id } => self.on_read_index(from, id),
@@ -262,6 +256,35 @@ impl Node {
             let cluster = proposal.cluster;
             self.belong_to(cluster);
         }
+    }
+
+    /// A server said who leads. An agent believes a name of a term that is not older than what it
+    /// knows; that nobody leads, it believes of the leader alone, since a follower that hears
+    /// nothing knows nothing. A server believes it of the sender alone.
+    fn on_leads(&mut self, from: NodeId, term: Term, leader: Option<NodeId>) {
+        let leads = leader == Some(from);
+        let (known_term, known) = self.known_leader;
+        match (&self.engine, leader) {
+            (None, Some(_)) if term >= known_term => self.learn_leader(term, leader),
+            (None, None) if known == Some(from) => self.learn_leader(known_term, None),
+            (None, _) => {}
+            (Some(_), _) => {
+                match leads {
+                    true => self.disclaiming.remove(&from),
+                    false => self.disclaiming.insert(from),
+                };
+                self.learn_raft_leader();
+            }
+        }
+        if leads {
+            self.agent.report_all();
+        }
+    }
+
+    /// Takes note of whom Raft names, unless that one says itself that it does not lead.
+    pub(super) fn learn_raft_leader(&mut self) {
+        let leader = self.raft.leader.filter(|leader| !self.disclaiming.contains(leader));
+        self.learn_leader(self.raft.term, leader);
     }
 
     /// Takes note of who leads; whoever waits for a leader acts on it.

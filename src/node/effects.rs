@@ -93,8 +93,7 @@ impl Node {
             let learners = names(&self.raft.learners);
             self.event(Event::VotersChanged { voters, learners });
         }
-        let (term, leader) = (self.raft.term, self.raft.leader);
-        self.learn_leader(term, leader);
+        self.learn_raft_leader();
         self.on_role();
     }
 

@@ -36,7 +36,7 @@ pub mod request;
 mod requests;
 mod serve;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
@@ -131,6 +131,9 @@ pub struct Node {
     clock: ClusterClock,
     leading: Option<Leading>,
     known_leader: (Term, Option<NodeId>),
+    /// Servers that said that they do not lead. A leader without a quorum still sends heartbeats,
+    /// so its followers' Raft goes on naming it.
+    disclaiming: BTreeSet<NodeId>,
     agent: Agent,
     requests: Requests,
     forwarded: BTreeMap<CommandId, NodeId>,
@@ -201,6 +204,7 @@ impl Node {
             clock: ClusterClock::default(),
             leading: None,
             known_leader: (Term(0), None),
+            disclaiming: BTreeSet::new(),
             agent,
             requests: Requests::default(),
             forwarded: BTreeMap::new(),
