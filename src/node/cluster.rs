@@ -258,13 +258,17 @@ impl Node {
         }
     }
 
-    /// A server said who leads. An agent believes it; a server believes it of the sender alone.
+    /// A server said who leads. An agent believes a name of a term that is not older than what it
+    /// knows; that nobody leads, it believes of the leader alone, since a follower that hears
+    /// nothing knows nothing. A server believes it of the sender alone.
     fn on_leads(&mut self, from: NodeId, term: Term, leader: Option<NodeId>) {
         let leads = leader == Some(from);
-        match &self.engine {
-            None if term >= self.known_leader.0 => self.learn_leader(term, leader),
-            None => {}
-            Some(_) => {
+        let (known_term, known) = self.known_leader;
+        match (&self.engine, leader) {
+            (None, Some(_)) if term >= known_term => self.learn_leader(term, leader),
+            (None, None) if known == Some(from) => self.learn_leader(known_term, None),
+            (None, _) => {}
+            (Some(_), _) => {
                 match leads {
                     true => self.disclaiming.remove(&from),
                     false => self.disclaiming.insert(from),
