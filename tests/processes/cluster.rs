@@ -223,6 +223,11 @@ impl Cluster {
         self.http.call(method, &self.url(node, path), body)
     }
 
+    /// Asks whoever is at this address.
+    pub(crate) fn ask(&self, url: &str) -> Option<Answer> {
+        self.http.call(reqwest::Method::GET, url, Vec::new())
+    }
+
     /// Where a server answers calls of this path.
     pub(crate) fn url(&self, node: usize, path: &str) -> String {
         format!("http://{}:8080{path}", self.nodes[node].addr)

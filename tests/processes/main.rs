@@ -3,8 +3,10 @@
 #![expect(clippy::print_stderr, reason = "a failed test shows the logs of its nodes")]
 
 mod cluster;
+mod demo;
 mod forming;
 mod kills;
+mod nodes;
 mod quorum;
 mod refusals;
 mod stopping;
