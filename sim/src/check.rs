@@ -110,9 +110,11 @@ pub fn nothing_stalls(starts: &[Start], lateness_max: Duration) -> Verdict {
     let mut verdict = Verdict::new("nothing stalls");
     for start in starts {
         let late = start.wall.saturating_since(start.due);
-        verdict.check((late > lateness_max).then(|| {
-            format!("{} was due at {} and started {late:?} late", start.job, start.due)
-        }));
+        verdict.check(
+            (late > lateness_max).then(|| {
+                format!("{} was due at {} and started {late:?} late", start.job, start.due)
+            }),
+        );
     }
     verdict
 }
@@ -173,9 +175,11 @@ pub fn one_leader_a_term(won: impl IntoIterator<Item = (Term, usize)>) -> Verdic
     let mut leaders = BTreeMap::new();
     for (term, host) in won {
         let first = *leaders.entry(term).or_insert(host);
-        verdict.check((first != host).then(|| {
-            format!("host-{} and host-{} both led in term {term}", first + 1, host + 1)
-        }));
+        verdict.check(
+            (first != host).then(|| {
+                format!("host-{} and host-{} both led in term {term}", first + 1, host + 1)
+            }),
+        );
     }
     verdict
 }

@@ -137,9 +137,7 @@ impl Links {
                 vec![Input::Datagram { from: addr_of(from, GOSSIP_PORT), payload }]
             }
             Packet::Open { conn } => self.on_open(now, from, conn),
-            Packet::Data { conn, number, frames } => {
-                self.on_data(now, from, conn, number, frames)
-            }
+            Packet::Data { conn, number, frames } => self.on_data(now, from, conn, number, frames),
             Packet::Reset { conn } => self.end(conn, "the other side has closed it"),
         }
     }

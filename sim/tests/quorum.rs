@@ -155,7 +155,11 @@ async fn lose_and_return(seed: u64, size: usize, place: Leader) {
     progresses(&cluster, "healed").await;
 
     let verdicts = judge(&cluster, begun).await;
-    println!("{size} servers, leader {place:?}: until {}, {} turns", cluster.now(), cluster.turns());
+    println!(
+        "{size} servers, leader {place:?}: until {}, {} turns",
+        cluster.now(),
+        cluster.turns()
+    );
     for Verdict { checker, comparisons, .. } in &verdicts {
         println!("  {checker}: {comparisons} comparisons");
     }
