@@ -8,14 +8,10 @@ use cronclave_sim::check;
 use cronclave_sim::client::{self, job, put_surely, read_surely};
 use cronclave_sim::cluster::{Cluster, Happened, Shape, Traced};
 use cronclave_sim::seed::simulate;
+use cronclave_sim::verdict::{EARLY_MAX, FOUNDED_MAX, PERIOD, TICK};
 use madsim::time::sleep;
 
 const HOUR_MICROS: i64 = 3_600_000_000;
-
-const PERIOD: Duration = Duration::from_secs(1);
-
-/// Cluster time follows the median of clocks that are some milliseconds apart.
-const EARLY_MAX: Duration = Duration::from_millis(20);
 
 /// A leader whose clock is off hands over; an election and the new leader's first turn fit in this.
 const LATE_MAX: Duration = Duration::from_secs(2);
@@ -26,8 +22,8 @@ const STARTS_MIN: usize = 18;
 async fn clock_jumps(seed: u64, size: usize, micros: i64) {
     let shape = Shape { seed, servers: size, agents: 1, traced: Traced::No };
     let cluster = Rc::new(Cluster::start(shape));
-    cluster.await_leader(Duration::from_secs(20)).await;
-    put_surely(&cluster, &job("tick", "@every 1s")).await;
+    cluster.await_leader(FOUNDED_MAX).await;
+    put_surely(&cluster, &job(TICK, "@every 1s")).await;
     sleep(Duration::from_secs(5)).await;
 
     let leader = cluster.await_leader(Duration::from_secs(1)).await;
@@ -44,7 +40,7 @@ async fn clock_jumps(seed: u64, size: usize, micros: i64) {
     assert!(cluster.events().iter().any(told), "the leader says that its clock is off");
 
     let view = read_surely(&cluster).await;
-    let tick = view.state.job(&job("tick", "").name).expect("the job is there").clone();
+    let tick = view.state.job(&job(TICK, "").name).expect("the job is there").clone();
     let starts = cluster.ledger().starts;
     let rows = client::rows(&view.state, &tick.spec.name);
     let verdicts = [
