@@ -21,6 +21,7 @@ use crate::shell::exit::ExitError;
 pub mod addr;
 mod agent;
 mod build;
+mod demo;
 mod file;
 mod keys;
 mod leave;
@@ -45,6 +46,8 @@ enum Command {
     Agent(agent::AgentArgs),
     /// Have a server leave its cluster: it hands over leadership, votes no more, and stops
     Leave(leave::LeaveArgs),
+    /// Run three servers and an agent on this machine, and follow them in a table
+    Demo(demo::DemoArgs),
     /// Show the version, and that of the time zone database
     Version,
 }
@@ -66,6 +69,7 @@ pub fn run(
     let result = match cli.command {
         Command::Agent(args) => agent::run(args, start),
         Command::Leave(args) => leave::run(&args),
+        Command::Demo(args) => demo::run(&args),
         Command::Version => {
             say(&version::text());
             Ok(())

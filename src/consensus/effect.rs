@@ -20,8 +20,8 @@ pub enum Effect<M: Machine> {
         /// What.
         message: Message,
     },
-    /// Make durable, then call [`super::Engine::on_persisted`]. Groups of records come one at a time; a
-    /// snapshot comes alone, and must not hold up the groups.
+    /// Make durable, then call [`super::Engine::on_persisted`]. Groups of records come one at a
+    /// time; a snapshot comes alone, and must not hold up the groups.
     Persist {
         /// The id of the write.
         write: WriteId,

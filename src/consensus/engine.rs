@@ -1,6 +1,6 @@
 //! The engine: Raft behind inputs and effects.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,6 +16,7 @@ use openraft::{ChangeMembers, Config, RaftMetrics, ReadPolicy, SnapshotPolicy};
 use super::channels::{lock, mpsc};
 use super::effect::{Change, ChangeError, Effect, Effects, NotLeader, ProposeError};
 use super::machine::{Machine, Phase, StateMachine};
+use super::message::Message;
 use super::network::{Limits, Net};
 use super::runtime::{Host, Ran};
 use super::serve::Incoming;
@@ -143,6 +144,8 @@ pub struct Engine<M: Machine> {
     pub(crate) status: Status,
     pub(crate) turn: Turn,
     pub(crate) incoming: BTreeMap<NodeId, Incoming>,
+    /// Requests that wait for a vote to be durable, with their sessions.
+    pub(crate) held: VecDeque<(NodeId, u64, Message)>,
     pub(crate) serving: BTreeMap<NodeId, Arc<()>>,
     /// Up to where the log agrees with that of a leader, and under which vote.
     pub(crate) agreed: Option<(Vote, LogId)>,
@@ -223,6 +226,7 @@ impl<M: Machine> Engine<M> {
             status: Status::default(),
             turn: Turn::default(),
             incoming: BTreeMap::new(),
+            held: VecDeque::new(),
             serving: BTreeMap::new(),
             agreed: None,
             heard: None,
@@ -373,6 +377,8 @@ impl<M: Machine> Engine<M> {
             self.restart_when_synced();
         }
         self.start_reads();
+        self.settle();
+        self.take_held();
         self.settle();
         self.keep_up();
         self.settle();

@@ -3,8 +3,8 @@
 //!
 //! openraft asks its runtime for tasks, time and chance through static functions. [`Host::enter`]
 //! puts a host in a thread-local for the length of a call, and they find it there. Nothing runs
-//! outside of [`Host::run`], and what runs depends only on the seed, the times that were set and the
-//! tasks that were woken, in that order.
+//! outside of [`Host::run`], and what runs depends only on the seed, the times that were set and
+//! the tasks that were woken, in that order.
 //!
 //! **Invariants**
 //! - Tasks are polled in the order in which they were woken; timers fire in the order of
@@ -263,8 +263,8 @@ impl fmt::Debug for Host {
     }
 }
 
-/// A point on the host's clock, in nanoseconds. Its text is the number: openraft's own display of an
-/// instant reads the system's clock.
+/// A point on the host's clock, in nanoseconds. Its text is the number: openraft's own display of
+/// an instant reads the system's clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Instant(u64);
 

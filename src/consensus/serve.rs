@@ -22,6 +22,9 @@ use crate::id::NodeId;
 /// How many requests of one peer may be under way: more than its own windows allow.
 const SERVING_MAX: usize = 256;
 
+/// How many requests may wait for a vote to be durable.
+const HELD_MAX: usize = 4_096;
+
 /// A snapshot that is coming in.
 pub(crate) struct Incoming {
     rpc: RpcId,
@@ -46,8 +49,52 @@ impl<M: Machine> Engine<M> {
 
     fn take(&mut self, peer: NodeId, message: Message, raft: Raft<M>) -> Result<(), Inadmissible> {
         let session = self.net.session(peer).ok_or(Inadmissible::NoSession)?;
-        self.prepare(&message);
+        if is_request(&message) {
+            self.prepare(&message);
+            if !self.held.is_empty() || self.store.is_vote_pending() {
+                return self.hold(peer, session, message);
+            }
+        }
+        self.let_in(peer, session, message, raft)
+    }
+
+    /// Keeps a request until openraft can work it off: only then can the next be judged.
+    fn hold(&mut self, peer: NodeId, session: u64, message: Message) -> Result<(), Inadmissible> {
+        if self.held.len() >= HELD_MAX {
+            return Err(Inadmissible::TooManyRequests);
+        }
+        self.held.push_back((peer, session, message));
+        Ok(())
+    }
+
+    /// Takes the requests that were kept, as far as openraft can work them off. The host must be
+    /// entered.
+    pub(crate) fn take_held(&mut self) {
+        while let Some((peer, session, message)) = self.held.pop_front() {
+            self.prepare(&message);
+            let raft = self.raft();
+            let (Some(raft), false) = (raft, self.store.is_vote_pending()) else {
+                self.held.push_front((peer, session, message));
+                break;
+            };
+            if self.net.session(peer) != Some(session) {
+                continue;
+            }
+            if let Err(reason) = self.let_in(peer, session, message, raft) {
+                self.effects.push(Effect::Rejected { peer, reason });
+            }
+        }
+    }
+
+    fn let_in(
+        &mut self,
+        peer: NodeId,
+        session: u64,
+        message: Message,
+        raft: Raft<M>,
+    ) -> Result<(), Inadmissible> {
         self.admit(peer, &message)?;
+        self.turn.is_dirty = true;
         match message {
             Message::Vote { rpc, ballot, vote, last, transfer } => {
                 let mut request = VoteRequest::new(vote, last);
@@ -59,9 +106,11 @@ impl<M: Machine> Engine<M> {
                 self.serve(peer, session, serve_transfer(raft, rpc, request))
             }
             Message::Heartbeat { rpc, vote, prev, commit } => {
+                let commit = self.current(vote, commit);
                 self.on_heartbeat(peer, session, raft, (rpc, vote, prev, commit))
             }
             Message::Append { rpc, vote, prev, entries, commit } => {
+                let commit = self.current(vote, commit);
                 let last = entries.last().map(|entry| entry.log_id).or(prev);
                 self.heard(peer, vote);
                 self.note_agreed(vote, prev, last);
@@ -121,8 +170,9 @@ impl<M: Machine> Engine<M> {
             Message::SnapshotBegin { .. } | Message::Transfer { .. } | Message::Vote { .. } => {
                 self.turn.is_dirty
             }
-            Message::Heartbeat { vote, .. } => {
-                self.turn.is_dirty && self.turn.tail.is_none_or(|(known, _)| known != *vote)
+            Message::Heartbeat { prev, .. } => {
+                let is_known = prev.is_none_or(|prev| self.store.at(prev.index) == Known::Is(prev));
+                self.turn.is_dirty && !is_known
             }
             Message::SnapshotChunk { .. }
             | Message::VoteReply { .. }
@@ -135,7 +185,6 @@ impl<M: Machine> Engine<M> {
         if must_settle {
             self.settle();
         }
-        self.turn.is_dirty = true;
     }
 
     fn admit(&self, peer: NodeId, message: &Message) -> Result<(), Inadmissible> {
@@ -150,6 +199,12 @@ impl<M: Machine> Engine<M> {
             log: &self.store,
         };
         view.admit(peer, message)
+    }
+
+    /// The commit position of a leader of the past is left out: openraft would take it to heart
+    /// even in a message that it refuses.
+    fn current(&self, vote: Vote, commit: Option<LogId>) -> Option<LogId> {
+        commit.filter(|_| self.store.vote().is_none_or(|known| vote >= known))
     }
 
     fn note_commit(&mut self, commit: Option<LogId>) {
@@ -311,6 +366,24 @@ impl<M: Machine> Engine<M> {
             let response = raft.install_full_snapshot(vote, snapshot).await.ok()?;
             Some(Message::SnapshotReply { rpc, installed: Some(response.vote) })
         })
+    }
+}
+
+/// Whether openraft's core has to work `message` off.
+fn is_request(message: &Message) -> bool {
+    match message {
+        Message::Vote { .. }
+        | Message::Transfer { .. }
+        | Message::Heartbeat { .. }
+        | Message::Append { .. }
+        | Message::SnapshotBegin { .. }
+        | Message::SnapshotChunk { .. } => true,
+        Message::VoteReply { .. }
+        | Message::TransferReply { .. }
+        | Message::HeartbeatReply { .. }
+        | Message::AppendReply { .. }
+        | Message::SnapshotAck { .. }
+        | Message::SnapshotReply { .. } => false,
     }
 }
 

@@ -1,9 +1,9 @@
 //! openraft's log store: entries in memory since the last purge, and records on their way to disk.
 //!
-//! A write changes memory at once and puts a record in the open group. [`LogStore::flush`] hands the
-//! group out when none is under way; [`LogStore::on_persisted`] completes what waited for it. What
-//! Raft may tell others only after a sync waits on those completions, so nothing else has to hold
-//! messages back.
+//! A write changes memory at once and puts a record in the open group. [`LogStore::flush`] hands
+//! the group out when none is under way; [`LogStore::on_persisted`] completes what waited for it.
+//! What Raft may tell others only after a sync waits on those completions, so nothing else has to
+//! hold messages back.
 //!
 //! **Invariants**
 //! - Entries are consecutive and follow the purged one.
@@ -69,6 +69,7 @@ struct Group {
     records: Vec<Record>,
     waiting: Vec<IOFlushed<TypeConfig>>,
     since: Instant,
+    has_vote: bool,
 }
 
 /// Why what was found on disk cannot be a log.
@@ -186,6 +187,12 @@ impl LogStore {
     pub(crate) fn is_synced(&self) -> bool {
         let inner = lock(&self.inner);
         inner.under_way.is_none() && inner.open.records.is_empty()
+    }
+
+    /// Whether a vote is not durable yet. openraft's core waits for that, and works nothing off.
+    pub(crate) fn is_vote_pending(&self) -> bool {
+        let inner = lock(&self.inner);
+        inner.open.has_vote || inner.under_way.as_ref().is_some_and(|(_, group)| group.has_vote)
     }
 
     /// Whether nothing was ever written.
@@ -395,6 +402,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             let mut inner = lock(&self.inner);
             inner.vote = Some(*vote);
             inner.record(Record::Vote(encode(vote)));
+            inner.open.has_vote = inner.sync == Sync::OnCompletion;
             inner.defer(IOFlushed::signal(tx))
         };
         if let Some(now) = now {

@@ -178,6 +178,7 @@ impl<M: Machine> Engine<M> {
         self.net.forget_all();
         self.incoming.clear();
         self.serving.clear();
+        self.held.clear();
         self.agreed = None;
         self.heard = None;
         let reads = std::mem::take(&mut self.turn.reads);

@@ -11,7 +11,7 @@ use crate::codec::encode;
 use crate::codec::frame::Lane;
 use crate::consensus;
 use crate::id::{ClusterId, NodeId, NodeName, SessionId, Term};
-use crate::membership::formation::{Candidate, Formation, FormationEffect, Proposal};
+use crate::membership::formation::{Candidate, Formation, FormationEffect, Pledge, Proposal};
 use crate::membership::gossip::Gossiper;
 use crate::membership::roster::RosterEffect;
 use crate::node::disk::After;
@@ -233,7 +233,9 @@ impl Node {
         }
     }
 
-    /// Founds the cluster that all its members have pledged themselves to.
+    /// Founds the cluster that all its members have pledged themselves to. This node belongs to it
+    /// once Raft's first entry is durable ([`Node::settle_founding`]): if it crashes before, it is
+    /// virgin still, and its sealed pledge has it begin again.
     fn found(&mut self, proposal: &Proposal) {
         let Some(engine) = &mut self.engine else { return };
         let peer = |(name, addr): &(NodeName, String)| consensus::Peer {
@@ -242,16 +244,31 @@ impl Node {
         };
         let members = proposal.members.iter().map(|(&id, member)| (id, peer(member))).collect();
         engine.initialize(members);
-        self.belong_to(proposal.cluster);
     }
 
-    /// A server said who leads. An agent believes it; a server believes it of the sender alone.
+    /// Belongs to the cluster that this node has founded, if what it founded it with is durable.
+    pub(super) fn settle_founding(&mut self) {
+        let founded = !self.raft.voters.is_empty() && self.raft.unsynced_since.is_none();
+        if self.local.cluster.is_none()
+            && founded
+            && let Some(Pledge::Sealed(proposal)) = &self.local.pledge
+        {
+            let cluster = proposal.cluster;
+            self.belong_to(cluster);
+        }
+    }
+
+    /// A server said who leads. An agent believes a name of a term that is not older than what it
+    /// knows; that nobody leads, it believes of the leader alone, since a follower that hears
+    /// nothing knows nothing. A server believes it of the sender alone.
     fn on_leads(&mut self, from: NodeId, term: Term, leader: Option<NodeId>) {
         let leads = leader == Some(from);
-        match &self.engine {
-            None if term >= self.known_leader.0 => self.learn_leader(term, leader),
-            None => {}
-            Some(_) => {
+        let (known_term, known) = self.known_leader;
+        match (&self.engine, leader) {
+            (None, Some(_)) if term >= known_term => self.learn_leader(term, leader),
+            (None, None) if known == Some(from) => self.learn_leader(known_term, None),
+            (None, _) => {}
+            (Some(_), _) => {
                 match leads {
                     true => self.disclaiming.remove(&from),
                     false => self.disclaiming.insert(from),

@@ -35,6 +35,7 @@ impl Node {
         if progressed {
             self.look_again();
         }
+        self.settle_founding();
         let mut acted = changed || progressed;
         while let Some(effect) = self.engine.as_mut().and_then(Engine::poll_effect) {
             acted = true;

@@ -266,8 +266,9 @@ impl Node {
         if !self.leading.as_ref().is_some_and(fresh) {
             return;
         }
-        let cluster = self.links.me().cluster;
-        if let (None, Some(cluster)) = (state.cluster(), cluster)
+        // Who leads belongs to a cluster, but for the instant until that is durable.
+        let Some(cluster) = self.links.me().cluster else { return };
+        if state.cluster().is_none()
             && !self.leading.as_ref().is_some_and(|leading| leading.settling)
         {
             if let Some(leading) = &mut self.leading {
@@ -290,7 +291,7 @@ impl Node {
             leading.is_some_and(|leading| leading.admitting.get(&id) == Some(&boot))
         };
         let new: Vec<(NodeId, NodeName, Boot, Role)> = known
-            .filter(|(id, hello)| hello.cluster == cluster && !admitting(*id, hello.boot))
+            .filter(|(id, hello)| hello.cluster == Some(cluster) && !admitting(*id, hello.boot))
             .filter(|(id, hello)| unknown(hello.boot, &hello.name, *id))
             .map(|(id, hello)| {
                 let role = if hello.server { Role::Server } else { Role::Agent };

@@ -115,7 +115,7 @@ impl TokioWorld {
         let sources = &mut self.sources;
         let input = tokio::select! {
             biased;
-            Some(done) = sources.disk.recv() => Some(from_disk(done)),
+            done = sources.disk.recv() => Some(done.map_or_else(disk_ended, from_disk)),
             Some(event) = sources.net.recv() => Some(from_net(event)),
             Some(event) = sources.exec.recv() => from_exec(event),
             Some(input) = sources.control.recv() => Some(input),
@@ -211,6 +211,11 @@ impl World for TokioWorld {
             Output::Halt { reason } => self.end = Some(End::Halted(reason)),
         }
     }
+}
+
+/// The disk's thread ends before the node only if it was torn down by a bug.
+fn disk_ended() -> Input {
+    Input::DiskFailed { reason: "the disk's thread has ended".into() }
 }
 
 fn from_disk(done: Completion) -> Input {

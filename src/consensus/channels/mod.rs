@@ -6,8 +6,8 @@
 //!
 //! **Invariants**
 //! - Who waited first is woken first.
-//! - Nothing is dropped and nobody is woken while a channel's lock is held, so a value may hold ends
-//!   of its own channel.
+//! - Nothing is dropped and nobody is woken while a channel's lock is held, so a value may hold
+//!   ends of its own channel.
 
 pub(crate) mod mpsc;
 pub(crate) mod mutex;

@@ -26,3 +26,9 @@ fn the_same_seed_gives_the_same_run_and_another_another() {
     assert_eq!(first, story(7));
     assert_ne!(first, story(8));
 }
+
+#[test]
+fn an_engine_can_move_to_another_thread() {
+    fn check<T: Send>() {}
+    check::<crate::consensus::Engine<super::world::Tally>>();
+}

@@ -5,6 +5,9 @@ use crate::jobs::job::Concurrency;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
+/// A node's name and tags.
+type Named<'a> = (&'a str, &'a [(&'a str, &'a str)]);
+
 /// A leader, the state that it leads, and the clock.
 struct Bench {
     leader: Leader,
@@ -16,9 +19,9 @@ struct Bench {
 
 impl Bench {
     /// A leader since second 1,000 of both clocks, with these nodes, each in a session.
-    fn new(nodes: &[(&str, &[(&str, &str)])]) -> Self {
+    fn new(nodes: &[Named<'_>]) -> Self {
         let at = Now { mono: Mono::from_micros(1_000_000_000), wall: Wall::from_secs(1_000) };
-        let view = |(number, (name, tags)): (usize, &(&str, &[(&str, &str)]))| NodeView {
+        let view = |(number, (name, tags)): (usize, &Named<'_>)| NodeView {
             id: NodeId(number as u64 + 1),
             name: NodeName::new(*name).unwrap(),
             tags: tags.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect(),

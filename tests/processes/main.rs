@@ -1,0 +1,10 @@
+//! The promises on real processes: clusters of the built binary on loopback, killed and stopped.
+
+#![expect(clippy::print_stderr, reason = "a failed test shows the logs of its nodes")]
+
+mod cluster;
+mod forming;
+mod kills;
+mod quorum;
+mod refusals;
+mod stopping;
