@@ -299,10 +299,10 @@ impl Node {
     pub(super) fn stop_timeout(&self) -> Option<Mono> {
         match self.life {
             Life::Stopping { since, drain_until, killed } => {
-                let hand_over = since + HAND_OVER_MAX;
-                Some(if killed { hand_over.max(drain_until) } else { drain_until })
-                    .filter(|_| self.agent.running().next().is_some())
-                    .or_else(|| (self.raft_leader() == Some(self.id())).then_some(hand_over))
+                // What has passed is no deadline: what is waited for then comes as an input.
+                let drained = Some(drain_until).filter(|_| !killed);
+                let handed_over = Some(since + HAND_OVER_MAX).filter(|&at| at > self.now.mono);
+                drained.into_iter().chain(handed_over).min()
             }
             Life::Running | Life::Leaving(_) | Life::Over => None,
         }
