@@ -48,8 +48,11 @@ test:
 	$(CARGO) test --locked --features sim
 
 sim:
-	CRONCLAVE_SIM_SEED=$(SEED) CRONCLAVE_SIM_COUNT=$(N) \
-	  $(CARGO) test --locked -p cronclave-sim --features sim -- --nocapture
+	@seed=$(SEED); while [ $$seed -lt $$(($(SEED) + $(N))) ]; do \
+	  echo "sim: seed $$seed"; \
+	  CRONCLAVE_SIM_SEED=$$seed $(CARGO) test --locked -q -p cronclave-sim --features sim \
+	    || exit 1; \
+	  seed=$$((seed + 1)); done
 
 doc:
 	RUSTDOCFLAGS="--cfg madsim -D warnings" \

@@ -9,7 +9,8 @@ macro_rules! number_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(
-            Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+            Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash,
+            Serialize, Deserialize,
         )]
         pub struct $name(pub u64);
 
@@ -25,7 +26,8 @@ macro_rules! hex_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(
-            Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+            Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash,
+            Serialize, Deserialize,
         )]
         pub struct $name(pub u64);
 
@@ -55,11 +57,12 @@ hex_id!(
     NodeId
 );
 hex_id!(
-    /// A cluster, drawn at random when it is founded. Nodes of two clusters refuse each other by it.
+    /// A cluster, drawn at random when it is founded. Nodes of two clusters refuse each other.
     ClusterId
 );
 number_id!(
-    /// How often a node has started on its data directory, from 1. Raised and synced before each start.
+    /// How often a node has started on its data directory, from 1. Raised and synced before each
+    /// start.
     Boot
 );
 number_id!(
@@ -120,7 +123,8 @@ impl NodeName {
     /// Checks `text` and makes a name of it.
     ///
     /// # Errors
-    /// If it is empty, longer than [`NODE_NAME_LEN_MAX`], or holds white space or control characters.
+    /// If it is empty, longer than [`NODE_NAME_LEN_MAX`], or holds white space or control
+    /// characters.
     pub fn new(text: impl Into<String>) -> Result<Self, NodeNameError> {
         let text = text.into();
         let len = text.chars().count();
@@ -279,7 +283,7 @@ mod tests {
 
     #[test]
     fn job_names_follow_dkrons_rule() {
-        assert!(JobName::new("backup_2-nächtlich").is_ok());
+        assert!(JobName::new("backup_2-n\u{e4}chtlich").is_ok());
         assert_eq!(JobName::new(""), Err(JobNameError::Empty));
         assert_eq!(JobName::new("Backup"), Err(JobNameError::Illegal('B')));
         assert_eq!(JobName::new("a b"), Err(JobNameError::Illegal(' ')));

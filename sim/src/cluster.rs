@@ -224,6 +224,7 @@ impl Cluster {
     }
 
     /// Prints what happened, for whoever reads a failure.
+    #[expect(clippy::print_stdout, reason = "the test harness shows it if the test fails")]
     pub fn tell(&self) {
         for Happened { at, host, event } in self.events() {
             println!("{at} host-{} {event}", host + 1);

@@ -15,6 +15,7 @@
 //! | `client` | what clients write, read and are told |
 //! | [`ledger`] | what was started, seen from outside the cluster |
 //! | [`check`] | what has to hold |
+//! | `verdict` | whether a cluster works, stands still, and has lost nothing |
 //!
 //! `cargo test --features sim` runs it. Without the feature only what needs no madsim is built.
 
@@ -43,5 +44,7 @@ pub mod seed;
 mod shared;
 #[cfg(all(feature = "sim", madsim))]
 mod trace;
+#[cfg(all(feature = "sim", madsim))]
+pub mod verdict;
 #[cfg(all(feature = "sim", madsim))]
 mod world;

@@ -44,7 +44,7 @@ impl<T> Mailbox<T> {
     }
 
     /// Whether something is there; if not, the task is woken when something comes.
-    pub(crate) fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_ready(&self, cx: &Context<'_>) -> Poll<()> {
         if self.queue.borrow().is_empty() {
             self.waker.set(Some(cx.waker().clone()));
             return Poll::Pending;

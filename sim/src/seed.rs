@@ -46,6 +46,7 @@ where
 ///
 /// # Panics
 /// If `body` does; the last line printed is the command that replays it.
+#[expect(clippy::print_stdout, reason = "the test harness shows it if the test fails")]
 pub fn run<F, Fut, T>(binary: &str, seed: u64, body: F) -> T
 where
     F: FnOnce() -> Fut + Send + 'static,

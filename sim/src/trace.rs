@@ -21,7 +21,7 @@ impl Trace {
     /// Adds what happened at `node`.
     pub(crate) fn add(&mut self, node: usize, now: Now, what: &impl fmt::Debug) {
         self.len += 1;
-        write!(self, "{node} {} {} {what:?}\n", now.mono, now.wall.as_micros())
+        writeln!(self, "{node} {} {} {what:?}", now.mono, now.wall.as_micros())
             .expect("a hash takes any text");
     }
 

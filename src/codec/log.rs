@@ -3,8 +3,8 @@
 //! A log is a row of numbered segments. [`LogWriter`] turns each batch of records into
 //! [`Step`]s: what to append where, what to sync, which segments to begin and which to remove. A
 //! batch is durable when all its steps are done. [`recover()`] reads the segments back, cuts what
-//! a crash left half written, and gives the writer that goes on after it. Neither touches a file; the
-//! shell does the steps on real ones, [`MemoryDisk`](super::memory_disk::MemoryDisk) in memory.
+//! a crash left half written, and gives the writer that goes on after it. Neither touches a file;
+//! the shell does the steps on real ones, [`MemoryDisk`](super::memory_disk::MemoryDisk) in memory.
 //!
 //! The bytes are described in the source of the private module `format`. Each segment begins with a
 //! repetition of all facts that are still true and are no entries (the vote, the node's own facts,

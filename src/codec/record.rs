@@ -1,8 +1,8 @@
 //! What the log on disk holds: [`Record`], and what is read back from it at start, [`Recovered`].
 //!
 //! One log serves everything that a node must remember: Raft's vote and entries, and the node's own
-//! facts (its pledge, its cluster, the journal of started executions, the outbox of results). So one
-//! sync covers all that a turn of the node has to make durable.
+//! facts (its pledge, its cluster, the journal of started executions, the outbox of results). So
+//! one sync covers all that a turn of the node has to make durable.
 //!
 //! The log knows index and term of an entry and nothing else of the bodies, which belong to the
 //! module that writes them.

@@ -11,8 +11,8 @@
 //! - An order of a lower term than the highest seen is refused: its leader was deposed.
 //!
 //! **Left out on purpose**
-//! - Moving a claimed execution to another node: an agent that stops leaves the order unanswered and
-//!   gets it again when it is back.
+//! - Moving a claimed execution to another node: an agent that stops leaves the order unanswered
+//!   and gets it again when it is back.
 
 use std::collections::{BTreeMap, VecDeque};
 

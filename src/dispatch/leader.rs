@@ -1,13 +1,14 @@
 //! The leader's half of dispatch: what is due, where it runs, what has to be ordered, what is lost.
 //!
-//! Everything is derived from the replicated state and from who answers now, so a new leader goes on
-//! where the old one stopped, and a replayed log repeats nothing. What the leader remembers itself
-//! (which order went into which session, since when a node is silent) may be lost at any time.
+//! Everything is derived from the replicated state and from who answers now, so a new leader goes
+//! on where the old one stopped, and a replayed log repeats nothing. What the leader remembers
+//! itself (which order went into which session, since when a node is silent) may be lost at any
+//! time.
 //!
 //! **Invariants**
 //! - An order goes out only for an execution that stands open in applied state.
-//! - A due instant with no node to run it waits for one, and is claimed as missed when it has waited
-//!   long enough; none is dropped.
+//! - A due instant with no node to run it waits for one, and is claimed as missed when it has
+//!   waited long enough; none is dropped.
 //! - One batch of claims is under way at a time; the next one is worked out from its result.
 
 use std::collections::{BTreeMap, BTreeSet};

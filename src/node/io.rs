@@ -114,7 +114,7 @@ pub enum Output {
         /// `host:port`.
         addr: String,
     },
-    /// Send a frame. Frames of one lane stay in order; a frame that cannot be sent ends the session.
+    /// Send a frame. Frames of one lane stay in order; one that cannot be sent ends the session.
     Send {
         /// Over which stream.
         session: SessionId,

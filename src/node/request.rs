@@ -51,7 +51,8 @@ pub enum Write {
 /// How fresh a read must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Consistency {
-    /// It sees every write that was acknowledged before it began (ReadIndex, Raft thesis section 6.4).
+    /// It sees every write that was acknowledged before it began (ReadIndex, Raft thesis
+    /// section 6.4).
     Linearizable,
     /// Whatever this server has applied.
     Stale,
@@ -94,7 +95,8 @@ pub enum RequestError {
     /// The write was proposed and not seen committed in time. It may or may not take effect:
     /// read before trying again.
     #[error(
-        "outcome unknown: the write was proposed and no commit was seen in time; read before you try again"
+        "outcome unknown: the write was proposed and no commit was seen in time; \
+         read before you try again"
     )]
     Unknown,
     /// Too many requests are open here. State unchanged: try again later.

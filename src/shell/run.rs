@@ -224,7 +224,10 @@ impl Sockets {
 
 /// Tells who tries a node out where it is and what to type.
 fn introduce(addr: SocketAddr) {
-    let job = r#"{"name":"hello","schedule":"@every 5s","executor":"shell","executor_config":{"command":"echo hello"}}"#;
+    let job = concat!(
+        r#"{"name":"hello","schedule":"@every 5s","executor":"shell","#,
+        r#""executor_config":{"command":"echo hello"}}"#,
+    );
     let text = format!(
         "cronclave --dev on http://{addr}\n  curl -X POST http://{addr}/v1/jobs -d '{job}'\n  \
          curl http://{addr}/v1/jobs/hello/executions?pretty\n"

@@ -80,7 +80,8 @@ pub(super) struct Bench {
     pub(super) frames: VecDeque<Bytes>,
     pub(super) asked: VecDeque<Asked>,
     request_last: u64,
-    replied: BTreeMap<RequestId, Reply>,
+    /// Requests of this life, with their answers.
+    requests: BTreeMap<RequestId, Option<Reply>>,
     pub(super) won: bool,
     pub(super) over: bool,
 }
@@ -154,7 +155,7 @@ impl Bench {
             frames: VecDeque::new(),
             asked: VecDeque::new(),
             request_last: 0,
-            replied: BTreeMap::new(),
+            requests: BTreeMap::new(),
             won: false,
             over: false,
         }
@@ -203,9 +204,9 @@ impl Bench {
             }
             Output::Launch(spec) => keep(&mut self.launched, spec.execution),
             Output::Reply { id, reply } => {
-                assert!(id.0 <= self.request_last, "a reply to a request that nobody made");
-                let before = self.replied.insert(id, reply);
-                assert!(before.is_none(), "request {id} is answered once");
+                let before = self.requests.insert(id, Some(reply));
+                let before = before.expect("only requests that were made are answered");
+                assert!(before.is_none(), "request {id} is answered twice");
             }
             Output::Event(event) => self.won |= matches!(event, Event::LeadershipWon(_)),
             Output::Stopped => self.over = true,
@@ -302,6 +303,7 @@ impl Bench {
         self.dials.clear();
         self.launched.clear();
         self.asked.clear();
+        self.requests.clear();
         self.run();
     }
 
@@ -339,25 +341,26 @@ impl Bench {
     pub(super) fn request(&mut self, request: Request) -> RequestId {
         self.request_last += 1;
         let id = RequestId(self.request_last);
+        self.requests.insert(id, None);
         self.input(Input::Request { id, request });
         id
     }
 
     pub(super) fn status(&mut self) -> Option<NodeStatus> {
         let id = self.request(Request::Status);
-        match self.replied.get(&id) {
-            Some(Reply::Status(status)) => Some((**status).clone()),
-            Some(reply) => panic!("not a status: {reply:?}"),
-            None => {
+        match self.requests.get(&id) {
+            Some(Some(Reply::Status(status))) => Some((**status).clone()),
+            Some(Some(reply)) => panic!("not a status: {reply:?}"),
+            Some(None) | None => {
                 assert!(self.over, "a status is answered at once");
                 None
             }
         }
     }
 
-    /// How many requests were made and not answered.
-    pub(super) fn unanswered(&self) -> u64 {
-        self.request_last - self.replied.len() as u64
+    /// How many requests were made in this life and not answered.
+    pub(super) fn unanswered(&self) -> usize {
+        self.requests.values().filter(|reply| reply.is_none()).count()
     }
 }
 
