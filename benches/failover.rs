@@ -3,6 +3,8 @@
 //!
 //! - `cargo bench --bench failover` kills the leader of three servers 20 times with SIGKILL, and
 //!   prints the time from each kill to the next acknowledged write, sorted.
+//! - `cargo bench --bench failover -- --runs` kills the leader five times while 20 jobs are due every
+//!   second, and prints how many due instants there were, and how many never ran or ran twice.
 //! - `cargo bench --bench failover -- --load 10` writes to three servers from four clients for ten
 //!   minutes, while 20 jobs run every second, and prints how many elections there were.
 
@@ -20,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use cluster::{Cluster, Http, wait};
+use cluster::{Cluster, Http, lines, micros, ticking, wait};
 
 /// How many leaders are killed.
 const KILLS: usize = 20;
@@ -28,7 +30,11 @@ const KILLS: usize = 20;
 const AIMED_AT: (usize, Duration) = (19, Duration::from_secs(1));
 /// How many clients write without pause under load.
 const WRITERS: usize = 4;
-/// How many jobs run every second under load.
+/// How many leaders are killed while runs are counted.
+const KILLS_COUNTED: usize = 5;
+/// How long each leader rules before it is killed, and after it is back, while runs are counted.
+const REIGN: Duration = Duration::from_secs(8);
+/// How many jobs run every second under load, and while runs are counted.
 const JOBS: usize = 20;
 
 fn main() -> ExitCode {
@@ -36,6 +42,9 @@ fn main() -> ExitCode {
     let minutes = args.iter().position(|arg| arg == "--load").map(|at| {
         args.get(at + 1).and_then(|text| text.parse::<f64>().ok()).expect("--load takes minutes")
     });
+    if args.iter().any(|arg| arg == "--runs") {
+        return runs();
+    }
     match minutes {
         Some(minutes) => load(Duration::from_secs_f64(minutes * 60.0)),
         None => kills(),
@@ -84,6 +93,46 @@ fn kills() -> ExitCode {
         worst.as_millis()
     );
     if nth_time < aim { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn runs() -> ExitCode {
+    let mut cluster = Cluster::start(3, 1);
+    let names: Vec<String> = (0..JOBS).map(|number| format!("job-{number}")).collect();
+    let file = |cluster: &Cluster, name: &str| cluster.path(&format!("{name}.dues"));
+    for name in &names {
+        let job = ticking(name, &file(&cluster, name), ("kind", "agent"));
+        cluster.put_job(0, &job);
+    }
+    for _ in 0..KILLS_COUNTED {
+        thread::sleep(REIGN);
+        let leader = cluster.leader();
+        cluster.kill(leader);
+        thread::sleep(REIGN);
+        cluster.spawn(leader);
+        cluster.settle(3, 1);
+    }
+    thread::sleep(REIGN);
+    let (mut due, mut never, mut twice, mut late, mut worst) = (0, 0, 0, 0, 0.0_f64);
+    for name in &names {
+        let rows = cluster.finish_job(0, name);
+        let mut ran = lines(&file(&cluster, name));
+        ran.sort_unstable();
+        let times: Vec<i64> = rows.iter().map(|row| micros(&row.due)).collect();
+        let span = times.last().expect("it ran") - times.first().expect("it ran");
+        // Every instant of the span was due, whether there is a row for it or not.
+        due += usize::try_from(span / 1_000_000).expect("dues are sorted") + 1;
+        twice += ran.windows(2).filter(|pair| pair[0] == pair[1]).count();
+        ran.dedup();
+        never += usize::try_from(span / 1_000_000).expect("dues are sorted") + 1 - ran.len();
+        let lateness: Vec<f64> = rows.iter().filter_map(|row| row.lateness).collect();
+        late += lateness.iter().filter(|late| **late > 1.0).count();
+        worst = lateness.into_iter().fold(worst, f64::max);
+    }
+    println!(
+        "{KILLS_COUNTED} leader kills, {JOBS} jobs due every second, {due} due instants: \
+         {never} never ran, {twice} ran twice, {late} ran more than 1 s late (worst {worst:.3} s)"
+    );
+    if never + twice == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn load(length: Duration) -> ExitCode {

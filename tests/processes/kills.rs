@@ -1,5 +1,9 @@
 //! Promises 1 to 5 under `kill -9`: what runs, what does not run twice, what is still there.
 
+use std::path::Path;
+
+use nix::sys::signal::Signal;
+
 use crate::cluster::{Cluster, Row, assert_every_second, lines, ticking, wait, wait_for_phase};
 
 #[test]
@@ -23,14 +27,7 @@ fn every_due_instant_runs_once_through_ten_leader_kills() {
     }
     let leader = cluster.leader();
     let rows = cluster.finish_job(leader, "tick");
-    let bad: Vec<&Row> = rows.iter().filter(|row| row.outcome != "succeeded").collect();
-    assert!(bad.is_empty(), "{bad:?}");
-    let dues: Vec<String> = rows.iter().map(|row| row.due.clone()).collect();
-    assert_every_second(&dues);
-    let mut ran = lines(&file);
-    ran.sort_unstable();
-    assert_eq!(ran, dues, "the file holds each due instant once");
-    report(&rows);
+    assert_each_ran_once(&rows, &file);
 }
 
 #[test]
@@ -69,19 +66,7 @@ fn a_killed_target_leaves_runs_and_lost_rows_and_no_line_twice() {
     }
     let leader = cluster.leader();
     let rows = cluster.finish_job(leader, "tick");
-    let mut dues: Vec<String> = rows.iter().map(|row| row.due.clone()).collect();
-    assert_every_second(&dues);
-    let known = ["succeeded", "lost"];
-    let bad: Vec<&Row> = rows.iter().filter(|r| !known.contains(&&*r.outcome)).collect();
-    assert!(bad.is_empty(), "{bad:?}");
-    let mut ran = lines(&file);
-    ran.sort_unstable();
-    let lost: Vec<&str> = rows.iter().filter(|r| r.outcome == "lost").map(|r| &*r.due).collect();
-    assert!(!lost.is_empty(), "three kills met a run in its middle: {rows:?}");
-    // A lost one may have written its line or not; every other one has, and once.
-    dues.retain(|due| !lost.contains(&due.as_str()) || ran.contains(due));
-    assert_eq!(ran, dues, "lost: {lost:?}");
-    report(&rows);
+    assert_lost_or_ran_once(&rows, &file);
 }
 
 #[test]
@@ -103,14 +88,87 @@ fn jobs_history_and_cursor_outlive_the_death_of_all_servers_at_once() {
         assert_eq!(after.len(), 1, "{row:?}: {after:?}");
         assert_eq!(after[0].outcome, row.outcome, "{row:?}");
     }
+    assert_each_ran_once(&rows, &file);
+}
+
+#[test]
+fn a_leader_that_was_paused_wakes_up_as_a_follower_and_repeats_nothing() {
+    let cluster = Cluster::start(3, 1);
+    let file = cluster.path("dues");
+    cluster.put_job(0, &ticking("tick", &file, ("kind", "agent")));
+    wait("the first run", || (!lines(&file).is_empty()).then_some(()));
+    for _ in 0..2 {
+        let paused = cluster.leader();
+        let witness = (paused + 1) % 3;
+        cluster.signal(paused, Signal::SIGSTOP);
+        let ran = lines(&file).len();
+        wait("another leader", || {
+            let leader = cluster.status(witness)?["raft"]["leader"].as_str()?.to_owned();
+            (!leader.is_empty() && leader != cluster.nodes[paused].name).then_some(())
+        });
+        wait("two runs under it", || (lines(&file).len() > ran + 1).then_some(()));
+        cluster.signal(paused, Signal::SIGCONT);
+        wait("a leader of all three", || cluster.agreed_leader(3));
+    }
+    let leader = cluster.leader();
+    let rows = cluster.finish_job(leader, "tick");
+    assert_each_ran_once(&rows, &file);
+}
+
+#[test]
+fn a_killed_agent_delivers_what_it_has_finished_and_loses_only_what_ran() {
+    let mut cluster = Cluster::start(3, 1);
+    let (agent, file) = (3, cluster.path("dues"));
+    let mut job = ticking("tick", &file, ("kind", "agent"));
+    let command = format!("echo \"$CRONCLAVE_DUE\" >> {}; sleep 0.5", file.display());
+    job["executor_config"]["command"] = command.into();
+    cluster.put_job(0, &job);
+    wait("the first run", || (!lines(&file).is_empty()).then_some(()));
+    for kill in 0..4 {
+        let ran = lines(&file).len();
+        match kill % 2 {
+            0 => wait("a run to begin", || (lines(&file).len() > ran).then_some(())),
+            _ => wait_for_phase(3 * kill),
+        }
+        cluster.kill(agent);
+        cluster.spawn(agent);
+        wait("two more runs", || (lines(&file).len() > ran + 2).then_some(()));
+    }
+    let leader = cluster.leader();
+    let rows = cluster.finish_job(leader, "tick");
+    assert_lost_or_ran_once(&rows, &file);
+}
+
+/// Every second of the span has one row, it succeeded, and its line stands in the file once.
+#[track_caller]
+fn assert_each_ran_once(rows: &[Row], file: &Path) {
     let bad: Vec<&Row> = rows.iter().filter(|row| row.outcome != "succeeded").collect();
     assert!(bad.is_empty(), "{bad:?}");
     let dues: Vec<String> = rows.iter().map(|row| row.due.clone()).collect();
     assert_every_second(&dues);
-    let mut ran = lines(&file);
+    let mut ran = lines(file);
     ran.sort_unstable();
-    assert_eq!(ran, dues);
-    report(&rows);
+    assert_eq!(ran, dues, "the file holds each due instant once");
+    report(rows);
+}
+
+/// Every second of the span has one row, which succeeded or was lost in the middle; no line stands
+/// in the file twice.
+#[track_caller]
+fn assert_lost_or_ran_once(rows: &[Row], file: &Path) {
+    let mut dues: Vec<String> = rows.iter().map(|row| row.due.clone()).collect();
+    assert_every_second(&dues);
+    let known = ["succeeded", "lost"];
+    let bad: Vec<&Row> = rows.iter().filter(|r| !known.contains(&&*r.outcome)).collect();
+    assert!(bad.is_empty(), "{bad:?}");
+    let mut ran = lines(file);
+    ran.sort_unstable();
+    let lost: Vec<&str> = rows.iter().filter(|r| r.outcome == "lost").map(|r| &*r.due).collect();
+    assert!(!lost.is_empty(), "kills have met runs in their middle: {rows:?}");
+    // A lost one may have written its line or not; every other one has, and once.
+    dues.retain(|due| !lost.contains(&due.as_str()) || ran.contains(due));
+    assert_eq!(ran, dues, "lost: {lost:?}");
+    report(rows);
 }
 
 /// Tells how late runs were, for whoever reads the output of the test.
