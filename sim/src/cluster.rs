@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -84,7 +85,7 @@ impl Cluster {
     }
 
     /// The servers' numbers.
-    pub fn servers(&self) -> std::ops::Range<usize> {
+    pub fn servers(&self) -> Range<usize> {
         0..self.shape.servers
     }
 
@@ -181,6 +182,12 @@ impl Cluster {
             }
             sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// A duration within `range`, by the seed.
+    pub fn draw(&self, range: Range<Duration>) -> Duration {
+        let micros = |at: Duration| u64::try_from(at.as_micros()).unwrap_or(u64::MAX);
+        self.shared.draw_micros(micros(range.start)..micros(range.end))
     }
 
     /// The simulation's clock.

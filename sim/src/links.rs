@@ -166,6 +166,7 @@ impl Links {
         };
         conn.heard = now;
         conn.early.insert(number, frames);
+        let expected = conn.recv_next;
         let mut inputs = Vec::new();
         while let Some(frames) = self.conns.get_mut(&id).and_then(Conn::next_in_order) {
             let stage = self.conns.get(&id).map(|conn| conn.stage);
@@ -186,10 +187,10 @@ impl Links {
             inputs.extend(frames.into_iter().map(|payload| Input::Frame { session, payload }));
         }
         if let Some(conn) = self.conns.get_mut(&id) {
-            conn.gap_since = match (conn.early.is_empty(), conn.gap_since) {
-                (true, _) => None,
-                (false, since) => since.or(Some(now)),
-            };
+            let waits = !conn.early.is_empty();
+            // What was delivered closed the gap; if something still waits, it waits for another.
+            let since = conn.gap_since.filter(|_| conn.recv_next == expected);
+            conn.gap_since = waits.then(|| since.unwrap_or(now));
         }
         inputs
     }

@@ -13,7 +13,7 @@ pub const VARIABLE: &str = "CRONCLAVE_SIM_SEED";
 /// No run takes so much simulated time; one that does hangs.
 const TIME_MAX: Duration = Duration::from_secs(3_600);
 
-/// Latencies of packets. madsim adds a millisecond to each.
+/// Latencies of packets. madsim adds a millisecond at each end.
 const LATENCY: std::ops::Range<Duration> = Duration::from_micros(100)..Duration::from_millis(1);
 
 static RUNS: AtomicU64 = AtomicU64::new(0);

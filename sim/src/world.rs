@@ -42,6 +42,10 @@ const TICK: Duration = Duration::from_millis(100);
 /// Without a deadline a node waits for an input; an hour stands for ever.
 const FOREVER: Duration = Duration::from_secs(3_600);
 
+/// How many packets a host takes in at once. madsim delays each by a millisecond while it is taken
+/// in, so that one receiver alone would take a thousand a second.
+const RECEIVERS: usize = 32;
+
 /// The tag of all packets; madsim's endpoints sort by it.
 const TAG: u64 = 0;
 
@@ -327,7 +331,9 @@ pub(crate) async fn run_host(index: usize) {
         over: Cell::default(),
     });
     *machine.host.borrow_mut() = Some(Rc::clone(&host));
-    spawn_local(Rc::clone(&host).receive(Arc::clone(&endpoint)));
+    for _ in 0..RECEIVERS {
+        spawn_local(Rc::clone(&host).receive(Arc::clone(&endpoint)));
+    }
     spawn_local(Rc::clone(&host).keep_links(Arc::clone(&endpoint)));
     spawn_local(Rc::clone(&host).write_disk());
     let mut world = SimWorld { host: Rc::clone(&host), endpoint: Arc::clone(&endpoint) };

@@ -7,11 +7,16 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use cronclave_sim::client::{job, put_surely};
+use cronclave_sim::client::{hammer, job, put_surely};
 use cronclave_sim::cluster::{Cluster, Shape, Traced};
 use cronclave_sim::seed::simulate;
 use cronclave_sim::verdict::{ELECTED_MAX, FOUNDED_MAX, TICK, judge, progresses, stands_still};
+use madsim::task::spawn_local;
 use madsim::time::sleep;
+
+/// How many requests are made around a loss of power, and in what time; it comes in the middle.
+const LOAD: usize = 200;
+const LOAD_SPAN: Duration = Duration::from_millis(600);
 
 /// Whether the leader is among the lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,15 +25,29 @@ enum Leader {
     Spared,
 }
 
-/// Takes the power of `count` servers at once, and asserts where the leader is at that instant.
-async fn strike(cluster: &Cluster, count: usize, place: Leader) -> Vec<usize> {
+/// Takes the power of `count` servers at once, in the middle of many writes, and asserts where the
+/// leader is at that instant.
+async fn strike(
+    cluster: &Rc<Cluster>,
+    count: usize,
+    place: Leader,
+    label: &'static str,
+) -> Vec<usize> {
     let leader = cluster.await_leader(ELECTED_MAX).await;
+    let (loaded, live) = (Rc::clone(cluster), cluster.live_servers());
+    let count = LOAD.div_ceil(live.len());
+    let pause = LOAD_SPAN / u32::try_from(count).expect("a small number");
+    spawn_local(async move { hammer(&loaded, &live, count, pause, label).await });
+    sleep(LOAD_SPAN / 2 + cluster.draw(Duration::ZERO..pause * 2)).await;
     let others = cluster.live_servers().into_iter().filter(|&host| host != leader);
     let struck: Vec<usize> = match place {
         Leader::Lost => std::iter::once(leader).chain(others).take(count).collect(),
         Leader::Spared => others.take(count).collect(),
     };
     assert_eq!(struck.len(), count, "enough servers of the wanted kind");
+    if cluster.leader().await != Some(leader) {
+        cluster.tell();
+    }
     assert_eq!(cluster.leader().await, Some(leader), "the leader at the instant of the fault");
     for &host in &struck {
         cluster.kill(host);
@@ -45,12 +64,12 @@ async fn lose_and_return(seed: u64, size: usize, place: Leader) {
     progresses(&cluster, &cluster.live_servers(), "whole").await;
 
     let tolerated = size - (size / 2 + 1);
-    let struck = strike(&cluster, tolerated, place).await;
+    let struck = strike(&cluster, tolerated, place, "load").await;
     progresses(&cluster, &cluster.live_servers(), "tolerated").await;
     struck.iter().for_each(|&host| cluster.restart(host));
     sleep(Duration::from_secs(2)).await;
 
-    let struck = strike(&cluster, tolerated + 1, place).await;
+    let struck = strike(&cluster, tolerated + 1, place, "more").await;
     stands_still(&cluster, "beyond").await;
     let (first, rest) = struck.split_first().expect("at least one server was struck");
     cluster.restart(*first);
