@@ -4,7 +4,7 @@
 //! A node leads from when the log's first entry of its term is applied (its state is then as fresh
 //! as any acknowledgement) and its clock is set, until Raft says that it no longer holds a quorum.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rand::RngExt;
@@ -52,7 +52,7 @@ pub(super) struct Leading {
     since: Mono,
     stage: Fresh,
     autopilot: Autopilot,
-    leaving: BTreeSet<NodeId>,
+    leaving: BTreeMap<NodeId, Boot>,
     changing: bool,
     admitting: BTreeMap<NodeId, Boot>,
     settling: bool,
@@ -124,7 +124,7 @@ impl Node {
                 since: self.now.mono,
                 stage: Fresh::Asking,
                 autopilot: Autopilot::new(self.config.dead_server_grace),
-                leaving: BTreeSet::new(),
+                leaving: BTreeMap::new(),
                 changing: false,
                 admitting: BTreeMap::new(),
                 settling: false,
@@ -501,6 +501,7 @@ impl Node {
         let servers = self.configured();
         let present = self.present();
         let (now, me) = (self.now.mono, self.id());
+        let gone = self.removed(&servers);
         let Some(leading) = &mut self.leading else { return };
         let settled = self.raft.is_settled && !self.raft.is_joint;
         let change = match leading.changing || !settled {
@@ -510,12 +511,6 @@ impl Node {
         let committed = self.raft.committed.unwrap_or_default();
         let view = View { leader: me, servers: &servers, present: &present, change, committed };
         let step = leading.autopilot.next_step(now, &view);
-        let gone: Vec<NodeId> = leading
-            .leaving
-            .iter()
-            .filter(|id| !servers.iter().any(|server| server.id == **id))
-            .copied()
-            .collect();
         for id in gone {
             self.links.send(id, Lane::Control, Message::Removed);
         }
@@ -553,9 +548,7 @@ impl Node {
     }
 
     fn configured(&self) -> Vec<Server> {
-        let leading = self.leading.as_ref();
-        let leaves = |id: &NodeId| leading.is_some_and(|leading| leading.leaving.contains(id));
-        let since = leading.map_or(self.now.mono, |leading| leading.since);
+        let since = self.leading.as_ref().map_or(self.now.mono, |leading| leading.since);
         let server = |id: NodeId, role: RaftRole| {
             let alive =
                 id == self.id() || self.links.session_of(id).is_some() || self.roster.is_alive(id);
@@ -567,12 +560,31 @@ impl Node {
                 role,
                 matched: self.matched(id),
                 health: if alive { Health::Alive } else { dead },
-                wish: if leaves(&id) { Wish::Leave } else { Wish::Stay },
+                wish: self.wish_of(id),
             }
         };
         let voters = self.raft.voters.iter().map(|&id| server(id, RaftRole::Voter));
         let learners = self.raft.learners.iter().map(|&id| server(id, RaftRole::Learner));
         voters.chain(learners).collect()
+    }
+
+    /// What a server wants. That it asked to leave holds for that life alone: whoever starts it
+    /// again wants it back.
+    fn wish_of(&self, id: NodeId) -> Wish {
+        let asked = self.leading.as_ref().and_then(|leading| leading.leaving.get(&id));
+        let is_same_life = |boot: &Boot| match id == self.id() {
+            true => *boot == self.config.boot,
+            false => self.links.peer(id).is_none_or(|peer| peer.hello.boot == *boot),
+        };
+        if asked.is_some_and(is_same_life) { Wish::Leave } else { Wish::Stay }
+    }
+
+    /// Those who asked to leave and are not in the configuration any more.
+    fn removed(&self, servers: &[Server]) -> Vec<NodeId> {
+        let Some(leading) = &self.leading else { return Vec::new() };
+        let is_in = |id: NodeId| servers.iter().any(|server| server.id == id);
+        let asked = leading.leaving.keys().copied();
+        asked.filter(|&id| !is_in(id) && self.wish_of(id) == Wish::Leave).collect()
     }
 
     fn matched(&self, id: NodeId) -> Option<LogIndex> {
@@ -581,8 +593,6 @@ impl Node {
 
     fn present(&self) -> Vec<Present> {
         let me = self.links.me();
-        let leading = self.leading.as_ref();
-        let leaves = |id: &NodeId| leading.is_some_and(|leading| leading.leaving.contains(id));
         let linked = self.links.peers().filter(|(_, peer)| peer.session.is_some());
         let ours = linked
             .filter(|(_, peer)| peer.hello.server && peer.hello.cluster == me.cluster)
@@ -592,7 +602,7 @@ impl Node {
                 id: hello.id,
                 name: hello.name.clone(),
                 addr: hello.peer_addr.clone(),
-                wish: if leaves(&hello.id) { Wish::Leave } else { Wish::Stay },
+                wish: self.wish_of(hello.id),
             })
             .collect()
     }
@@ -602,7 +612,7 @@ impl Node {
         let me = self.id();
         match (self.raft_leader(), &mut self.leading) {
             (Some(leader), Some(leading)) if leader == me => {
-                leading.leaving.insert(me);
+                leading.leaving.insert(me, self.config.boot);
                 leading.look = true;
             }
             (Some(leader), _) => {
@@ -614,8 +624,9 @@ impl Node {
 
     /// A node wants to be removed.
     pub(super) fn on_leave_wish(&mut self, from: NodeId) {
-        if let Some(leading) = &mut self.leading {
-            leading.leaving.insert(from);
+        let boot = self.links.peer(from).map(|peer| peer.hello.boot);
+        if let (Some(leading), Some(boot)) = (&mut self.leading, boot) {
+            leading.leaving.insert(from, boot);
             leading.look = true;
         }
     }
