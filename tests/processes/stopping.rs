@@ -148,5 +148,13 @@ fn leave_removes_a_voter_and_its_process_ends() {
         (voters.split(',').count() == 2 && !voters.contains(&name)).then_some(())
     });
     assert_ne!(cluster.raft_role(rest, &name).as_deref(), Some("voter"));
-    assert!(cluster.agreed_leader(2).is_some() || cluster.leader() != leader);
+    assert_ne!(cluster.leader(), leader);
+    // Nothing keeps it from coming back.
+    cluster.spawn(leader);
+    cluster.settle(3, 0);
+    wait("three voters", || {
+        let status = cluster.status(rest)?;
+        let voters = status["raft"]["voters"].as_str()?;
+        (voters.split(',').count() == 3 && voters.contains(&name)).then_some(())
+    });
 }
