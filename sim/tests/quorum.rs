@@ -35,9 +35,9 @@ async fn strike(
 ) -> Vec<usize> {
     let leader = cluster.await_leader(ELECTED_MAX).await;
     let (loaded, live) = (Rc::clone(cluster), cluster.live_servers());
-    let count = LOAD.div_ceil(live.len());
-    let pause = LOAD_SPAN / u32::try_from(count).expect("a small number");
-    spawn_local(async move { hammer(&loaded, &live, count, pause, label).await });
+    let requests = LOAD.div_ceil(live.len());
+    let pause = LOAD_SPAN / u32::try_from(requests).expect("a small number");
+    spawn_local(async move { hammer(&loaded, &live, requests, pause, label).await });
     sleep(LOAD_SPAN / 2 + cluster.draw(Duration::ZERO..pause * 2)).await;
     let others = cluster.live_servers().into_iter().filter(|&host| host != leader);
     let struck: Vec<usize> = match place {
