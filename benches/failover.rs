@@ -4,7 +4,7 @@
 //! - `cargo bench --bench failover` kills the leader of three servers 20 times with SIGKILL, and
 //!   prints the time from each kill to the next acknowledged write, sorted.
 //! - `cargo bench --bench failover -- --runs` kills the leader five times while 20 jobs are due
-//!   every second, and prints how many due instants there were, and how many never ran or ran twice.
+//!   every second, and prints how many due instants there were, how many never ran or ran twice.
 //! - `cargo bench --bench failover -- --load 10` writes to three servers from four clients for ten
 //!   minutes, while 20 jobs run every second, and prints how many elections there were.
 
