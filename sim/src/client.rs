@@ -93,7 +93,7 @@ pub async fn put_surely(cluster: &Cluster, spec: &JobSpec) {
                     });
                     return;
                 }
-                fate => last.push(fate),
+                fate @ (Fate::Refused(_) | Fate::Unknown | Fate::Silence) => last.push(fate),
             }
         }
         sleep(Duration::from_millis(100)).await;

@@ -7,8 +7,11 @@ use std::time::Duration;
 use madsim::Config;
 use madsim::runtime::Runtime;
 
-/// The variable that holds the one seed to be run.
+/// The variable that holds the first seed to be run, instead of those that the test names.
 pub const VARIABLE: &str = "CRONCLAVE_SIM_SEED";
+
+/// The variable that says how many seeds are run from that one on; 1 if it is not set.
+pub const COUNT_VARIABLE: &str = "CRONCLAVE_SIM_COUNT";
 
 /// No run takes so much simulated time; one that does hangs.
 const TIME_MAX: Duration = Duration::from_secs(3_600);
@@ -23,8 +26,8 @@ pub fn runs() -> u64 {
     RUNS.load(Ordering::Relaxed)
 }
 
-/// Runs `body` under simulation, once with each of `seeds`, or with the one seed that the
-/// environment names. `binary` is the test's file, for the command that replays a failure.
+/// Runs `body` under simulation, once with each of `seeds`, or with those that the environment
+/// names. `binary` is the test's file, for the command that replays a failure.
 ///
 /// # Panics
 /// If `body` does; the last line printed is the command that replays it.
@@ -33,9 +36,9 @@ where
     F: Fn(u64) -> Fut + Copy + Send + 'static,
     Fut: Future<Output = ()> + 'static,
 {
-    let given = std::env::var(VARIABLE).ok().map(|text| {
-        let seed = text.parse::<u64>();
-        vec![seed.unwrap_or_else(|_| panic!("{VARIABLE} is {text:?}, which is no seed"))]
+    let given = number(VARIABLE).map(|first| {
+        let count = number(COUNT_VARIABLE).unwrap_or(1);
+        (first..first.saturating_add(count)).collect::<Vec<u64>>()
     });
     for seed in given.unwrap_or_else(|| seeds.to_vec()) {
         run(binary, seed, move || body(seed));
@@ -75,4 +78,11 @@ where
             std::panic::resume_unwind(panic)
         }
     }
+}
+
+/// A number from the environment.
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    let number = text.parse();
+    Some(number.unwrap_or_else(|_| panic!("{variable} is {text:?}, which is no number")))
 }

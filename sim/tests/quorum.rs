@@ -79,8 +79,7 @@ async fn lose_and_return(seed: u64, size: usize, place: Leader) {
     sleep(Duration::from_millis(500)).await;
     progresses(&cluster, &cluster.live_servers(), "healed").await;
 
-    let verdicts = judge(&cluster, begun).await;
-    println!("{size} servers, leader {place:?}, until {}: {verdicts:?}", cluster.now());
+    judge(&cluster, begun).await;
 }
 
 fn size(size: usize) {
