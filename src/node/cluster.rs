@@ -360,6 +360,12 @@ impl Node {
         if silent.is_empty() {
             return format!("an election is under way among {} voters", voters.len());
         }
+        if have >= quorum {
+            let silent = silent.join(", ");
+            return format!(
+                "an election is under way among {have} voters; no answer from {silent}"
+            );
+        }
         format!(
             "waiting for {quorum} of {} voters, know {have}: no answer from {}",
             voters.len(),

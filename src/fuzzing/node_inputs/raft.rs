@@ -118,7 +118,7 @@ impl Shape<'_> {
         let configs: Vec<BTreeSet<NodeId>> = (0..1 + choices.byte() % 2)
             .map(|_| {
                 let bits = choices.byte();
-                let bits = if bits % 8 == 0 && !wrong { 7 } else { bits };
+                let bits = if bits.is_multiple_of(8) && !wrong { 7 } else { bits };
                 let chosen = |at: &usize| bits & 1 << (at % 8) != 0;
                 (0..self.known.len()).filter(chosen).map(|at| self.known[at]).collect()
             })
