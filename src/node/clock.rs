@@ -52,7 +52,8 @@ impl Running {
         let passed = i64::try_from(now.saturating_since(self.at).as_micros()).unwrap_or(i64::MAX);
         let most = passed / SLEW_DIVISOR;
         let wanted = median.saturating_sub(self.offset);
-        if wanted.abs() <= most {
+        // The magnitude of the lowest number is none that an i64 can hold.
+        if wanted.unsigned_abs() <= most.unsigned_abs() {
             return Self { offset: median, at: now };
         }
         let used = Duration::from_micros((most * SLEW_DIVISOR).unsigned_abs());
@@ -155,6 +156,15 @@ mod tests {
         assert_eq!(clock.read(at(0, 3_600_000), ME, &VOTERS), Some(Wall::EPOCH));
         assert_eq!(clock.ahead(at(0, 3_600_000), ME, &VOTERS), Some(3_600_000_000));
         assert_eq!(clock.nearest(at(0, 3_600_000), ME, &VOTERS), Some(NodeId(2)));
+    }
+
+    #[test]
+    fn the_furthest_clock_there_is_draws_no_further_than_another() {
+        let mut clock = ClusterClock::default();
+        assert_eq!(clock.read(at(0, 0), ME, &[ME]), Some(Wall::EPOCH));
+        let mono = Mono::from_micros(1_000_000);
+        let now = Now { mono, wall: Wall::from_micros(i64::MIN) };
+        assert_eq!(clock.read(now, ME, &[ME]), Some(Wall::from_micros(950_000)));
     }
 
     #[test]
