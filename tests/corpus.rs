@@ -1,6 +1,8 @@
 //! Every input that a fuzzer has kept, through the body that it was kept for. A file that fails
 //! is a bug that was found once: give it a name that says what it was, and keep it.
 
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a failed replay names its file")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

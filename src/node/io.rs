@@ -228,7 +228,7 @@ pub enum Event {
     },
     /// This node's or a peer's part in the cluster was refused.
     Refused(String),
-    /// The leader's clock is off the cluster's: it claims nothing and hands over.
+    /// The leader's clock is off the cluster's: it claims nothing and hands over, if it can.
     ClockOff {
         /// By how many milliseconds.
         ms: i64,
@@ -260,7 +260,7 @@ impl fmt::Display for Event {
             Self::Rejected { peer: None, reason } => write!(f, "rejected a message: {reason}"),
             Self::Refused(reason) => f.write_str(reason),
             Self::ClockOff { ms } => {
-                write!(f, "this leader's clock is {ms} ms off the cluster's; it hands over")
+                write!(f, "this leader's clock is {ms} ms off the cluster's")
             }
             Self::JobTrouble(text) => f.write_str(text),
             Self::Launching(execution) => write!(f, "execution {execution} starts"),

@@ -104,8 +104,9 @@ impl Node {
     /// The cluster's clock; `None` unless this node leads and hears a quorum.
     fn cluster_now(&mut self) -> Option<Wall> {
         self.leading.as_ref()?;
+        let floor = self.state()?.last_stamp();
         let voters: Vec<NodeId> = self.raft.voters.iter().copied().collect();
-        self.clock.read(self.now, self.links.me().id, &voters)
+        self.clock.read(self.now, self.links.me().id, &voters, floor)
     }
 
     /// Raft says whether this node leads.
@@ -221,24 +222,25 @@ impl Node {
         }
     }
 
-    /// A leader whose clock is off the median claims nothing, and lets another lead.
+    /// A leader whose clock is off the cluster's claims nothing, and lets one lead whose is not.
+    /// Where there is none it goes on: the cluster's clock does not depend on its own.
     fn hand_over_if_clock_is_off(&mut self) -> bool {
         let (now, me) = (self.now, self.id());
-        let voters: Vec<NodeId> = self.raft.voters.iter().copied().collect();
-        let Some(ahead) = self.clock.ahead(now, me, &voters) else { return false };
+        let Some(ahead) = self.clock.ahead(now) else { return false };
         if u128::from(ahead.unsigned_abs()) <= OFF_MAX.as_micros() {
             return false;
         }
+        let voters: Vec<NodeId> = self.raft.voters.iter().copied().collect();
+        let better = self.clock.nearest(me, &voters);
         let Some(leading) = &mut self.leading else { return false };
-        if leading.clock_off_at.is_some_and(|at| now.mono < at) {
-            return true;
+        if leading.clock_off_at.is_none_or(|at| now.mono >= at) {
+            leading.clock_off_at = Some(now.mono + CLOCK_OFF_EVERY);
+            self.event(Event::ClockOff { ms: ahead / 1_000 });
+            if let Some(to) = better {
+                self.transfer(to);
+            }
         }
-        leading.clock_off_at = Some(now.mono + CLOCK_OFF_EVERY);
-        self.event(Event::ClockOff { ms: ahead / 1_000 });
-        if let Some(to) = self.clock.nearest(now, me, &voters) {
-            self.transfer(to);
-        }
-        true
+        better.is_some()
     }
 
     /// Hands leadership to the voter that is furthest with the log, if this node leads.
