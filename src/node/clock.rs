@@ -3,9 +3,9 @@
 //! Every envelope carries its sender's civil clock. A leader takes, at the start of its term, the
 //! lower median of a quorum's clocks as the base, and from then on runs on its monotonic clock,
 //! drawn towards the median by at most 5 % of the time that passes, as long as a quorum agrees on
-//! it. So a clock that jumps, the leader's own included, moves nothing that is due. What the log was
-//! stamped with is past: with one of three servers lost and one of the others an hour behind, the
-//! samples cannot tell which is right, and the log can.
+//! it. So a clock that jumps, the leader's own included, moves nothing that is due. What the log
+//! was stamped with is past: with one of three servers lost and one of the others an hour behind,
+//! the samples cannot tell which of the two is right, and the log can.
 //!
 //! **Invariants**
 //! - Within a term the clock never goes back, and never jumps but over what the log has seen.
