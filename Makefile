@@ -54,8 +54,9 @@ sim:
 	    || exit 1; \
 	  seed=$$((seed + 1)); done
 
+# Private items are documented too, so a link to one leads somewhere.
 doc:
-	RUSTDOCFLAGS="--cfg madsim -D warnings" \
+	RUSTDOCFLAGS="--cfg madsim -D warnings -A rustdoc::private-intra-doc-links" \
 	  $(CARGO) doc --locked --no-deps --document-private-items
 
 # What ships has never heard of the simulator.

@@ -136,11 +136,14 @@
 //! };
 //!
 //! // Time passes from deadline to deadline until it leads.
+//! let later = |node: &Node, now: Now| {
+//!     let (at, _reason) = node.poll_timeout().expect("a node that lives has something to do");
+//!     let waited = at.saturating_since(now.mono);
+//!     Now { mono: now.mono + waited, wall: now.wall + waited }
+//! };
 //! let leads = |output: &Output| matches!(output, Output::Event(Event::LeadershipWon(_)));
 //! while !turn(&mut node, now).iter().any(leads) {
-//!     let (at, _reason) = node.poll_timeout().expect("a node that does not lead waits for it");
-//!     let waited = at.saturating_since(now.mono);
-//!     now = Now { mono: now.mono + waited, wall: now.wall + waited };
+//!     now = later(&node, now);
 //! }
 //! assert!(now.mono < Mono::from_micros(5_000_000), "a server alone leads within seconds");
 //!
@@ -150,14 +153,18 @@
 //! let spec = Arc::new(parse_job(json, &|_spec| Ok(()))?);
 //! let request = Request::Write(Write::PutJob(spec));
 //! node.push(now, Input::Request { id: RequestId(1), request });
-//! let outputs = turn(&mut node, now);
-//! let reply = outputs.iter().find_map(|output| match output {
-//!     Output::Reply { id: RequestId(1), reply: Reply::Written(applied) } => Some(applied),
-//!     _ => None,
-//! });
-//! let Some(Applied::Put { job, created: true }) = reply.map(|applied| &**applied) else {
-//!     panic!("not put: {outputs:?}");
+//! let reply = loop {
+//!     let reply = turn(&mut node, now).into_iter().find_map(|output| match output {
+//!         Output::Reply { id: RequestId(1), reply } => Some(reply),
+//!         _ => None,
+//!     });
+//!     match reply {
+//!         Some(reply) => break reply,
+//!         None => now = later(&node, now),
+//!     }
 //! };
+//! let Reply::Written(applied) = reply else { panic!("not written: {reply:?}") };
+//! let Applied::Put { job, created: true } = *applied else { panic!("not put: {applied:?}") };
 //! let due = job.next.expect("it is due some day").saturating_since(now.wall);
 //! assert!(due <= Duration::from_secs(10));
 //! assert!(disk.iter().any(|record| matches!(record, Record::Entry { .. })));

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `links` | who is dialled and heard |
 //! | [`membership`](crate::membership) | who is alive, who founds a cluster, who votes |
-//! | [`consensus`](crate::consensus) | what is committed |
+//! | [`consensus`] | what is committed |
 //! | [`dispatch`](crate::dispatch) | what is due, ordered, started and reported |
 //! | `requests` | what clients are told |
 //! | `disk` | what is written together |

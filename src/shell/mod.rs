@@ -1,6 +1,6 @@
 //! The production shell: tokio, sockets, files and processes around the pure node.
 //!
-//! One task owns the node and runs the driver's loop ([`run`], [`world`]); everything else only
+//! One task owns the node and runs the driver's loop ([`run()`], [`world`]); everything else only
 //! moves bytes and speaks to it through bounded channels.
 
 pub mod config;
