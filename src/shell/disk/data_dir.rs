@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -273,6 +274,13 @@ impl DataDir {
     }
 }
 
+/// How often a lock is tried before its holder is named. A process that was killed while it started
+/// another leaves its lock with that one until it has become its program, which takes milliseconds.
+const LOCK_TRIES: u32 = 25;
+
+/// The pause between two tries.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
 /// Locks the directory for this process and writes its id where the next one can read it.
 fn lock(path: &Path) -> Result<File, DataDirError> {
     let path_of_lock = path.join(LOCK_FILE);
@@ -280,6 +288,12 @@ fn lock(path: &Path) -> Result<File, DataDirError> {
     let file = options.read(true).write(true).create(true).truncate(false).mode(0o600);
     let io = |error| DataDirError::Io(files::at(&path_of_lock, error));
     let mut file = file.open(&path_of_lock).map_err(io)?;
+    let mut tries = LOCK_TRIES;
+    while tries > 1 && matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
+        std::thread::sleep(LOCK_PAUSE);
+        tries -= 1;
+    }
+    // Taken twice by one file, the lock is still taken once.
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
