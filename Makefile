@@ -14,6 +14,8 @@ TARGETS := node_inputs wire_decode log_recover schedule_parse
 WASM := wasm32-unknown-unknown
 # An optimised build of the fuzz targets must not share a directory with the sanitizer's.
 FUZZ_DIR ?= fuzz/target
+# A run begins with both, and writes what it finds of interest into the first, which is not committed.
+SEEDS = fuzz/found/$(T) fuzz/corpus/$(T)
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 
 .PHONY: ci fmt lint core test sim doc shipped fuzz fuzz-asan corpus demo demo-kill bench
@@ -67,14 +69,17 @@ shipped:
 
 # On the stable toolchain. What a fuzzer finds is written to fuzz/artifacts: copy it into
 # fuzz/corpus/$(T) under a name that says what it is, and `cargo test --test corpus` replays it.
-fuzz:
-	$(CARGO) fuzz run --sanitizer none --target-dir $(FUZZ_DIR) $(T) -- \
+fuzz: | fuzz/found/$(T)
+	$(CARGO) fuzz run --sanitizer none --target-dir $(FUZZ_DIR) $(T) $(SEEDS) -- \
 	  -max_total_time=$(S) -timeout=20 -max_len=4096
 
 # The same with the address sanitizer, which the stable compiler has but does not show.
-fuzz-asan:
+fuzz-asan: | fuzz/found/$(T)
 	RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run --sanitizer address --target $(HOST) \
-	  --target-dir $(FUZZ_DIR)-asan $(T) -- -max_total_time=$(S) -timeout=60 -max_len=4096
+	  --target-dir $(FUZZ_DIR)-asan $(T) $(SEEDS) -- -max_total_time=$(S) -timeout=60 -max_len=4096
+
+fuzz/found/$(T):
+	mkdir -p $@
 
 # Makes the corpora smaller without losing what they reach.
 corpus:
