@@ -83,6 +83,7 @@ pub(crate) fn build(
              reaches it can run any command"
         ));
     }
+    warnings.extend(retry_max(&of)?);
     let profile = of.parsed("profile")?;
     let (log_level, tags) = reloadable(settings)?;
     Ok(AgentConfig {
@@ -98,7 +99,6 @@ pub(crate) fn build(
         join,
         retry_join,
         retry_interval: of.duration("retry-interval", Duration::from_millis(1))?,
-        retry_max: NonZeroU32::new(of.number("retry-max", 0, RETRY_MAX_MAX)?),
         tags,
         profile,
         raft_multiplier: of.number("raft-multiplier", 1, 10)?,
@@ -113,6 +113,13 @@ pub(crate) fn build(
         warnings,
         reload,
     })
+}
+
+/// Dkron gives up joining after this many rounds; a node here never does, and says so.
+fn retry_max(of: &Of<'_>) -> Result<Option<String>, ExitError> {
+    let rounds: u32 = of.number("retry-max", 0, RETRY_MAX_MAX)?;
+    let text = || format!("retry-max {rounds} is ignored: a node never gives up joining");
+    Ok((rounds > 0).then(text))
 }
 
 /// What may change while the node runs: log level and tags.

@@ -76,8 +76,8 @@ pub(crate) const KEYS: &[Key] = &[
     built("bootstrap-expect", Kind::Number, "0", "How many servers found the cluster together"),
     built("retry-join", Kind::List, "", "A server to join, tried for ever; repeatable"),
     built("retry-interval", Kind::Duration, "30s", "Time between two rounds of retry-join"),
-    built("retry-max", Kind::Number, "0", "How many rounds of retry-join to try; 0 is for ever"),
-    built("join", Kind::List, "", "A server to join, tried once; repeatable"),
+    built("retry-max", Kind::Number, "0", "Of Dkron; a node never gives up joining"),
+    built("join", Kind::List, "", "A server to join where retry-join is not set; repeatable"),
     built("data-dir", Kind::Text, "./cronclave.data", "Where this node keeps its data"),
     built(
         "bind-addr",

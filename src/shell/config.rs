@@ -50,14 +50,12 @@ pub struct AgentConfig {
     pub advertise_rpc_port: u16,
     /// Where a server answers HTTP. Port 0: any free port.
     pub http_addr: SocketAddr,
-    /// Addresses (`host:port`, not resolved) to join once. Empty if `retry_join` is not.
+    /// Addresses (`host:port`, not resolved) to join. Empty if `retry_join` is not.
     pub join: Vec<String>,
     /// Addresses (`host:port`, not resolved) to join, asked again for ever.
     pub retry_join: Vec<String>,
     /// How long to wait between two rounds of `retry_join`.
     pub retry_interval: Duration,
-    /// How many rounds of `retry_join` are made while none has answered. `None`: for ever.
-    pub retry_max: Option<NonZeroU32>,
     /// What jobs choose nodes by. `dc` and `region` are among them.
     pub tags: BTreeMap<String, String>,
     /// How fast gossip goes.

@@ -92,7 +92,6 @@ fn the_defaults_are_those_of_dkron_but_for_http() {
     assert_eq!(config.http_addr, "127.0.0.1:8080".parse().unwrap());
     assert_eq!(config.data_dir, Path::new("./cronclave.data"));
     assert_eq!(config.retry_interval, Duration::from_secs(30));
-    assert_eq!(config.retry_max, None);
     assert_eq!(config.drain_timeout, Duration::from_secs(10));
     assert_eq!(config.misfire_grace, Duration::from_secs(3600));
     assert_eq!(config.reconnect_timeout, Duration::from_secs(24 * 3600));
@@ -279,6 +278,16 @@ fn what_has_no_function_yet_warns_by_name_only_if_it_is_set() {
         config.warnings.iter().map(|text| text.split(' ').next().unwrap()).collect();
     assert_eq!(names, ["mail-host", "webhook-headers", "enable-prometheus", "devmode"]);
     assert!(config.warnings[0].ends_with("has no function yet and is ignored"));
+}
+
+#[test]
+fn a_bound_on_joining_is_ignored_aloud() {
+    let warnings = |rounds| {
+        let file = "server: true\nretry-join: [10.0.0.9]\n";
+        bench().file("dkron.yml", file).flag("retry-max", rounds).config().warnings
+    };
+    assert_eq!(warnings("3"), ["retry-max 3 is ignored: a node never gives up joining"]);
+    assert_eq!(warnings("0"), [] as [&str; 0]);
 }
 
 #[test]
