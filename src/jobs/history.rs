@@ -9,6 +9,8 @@
 //! - `bytes` is the sum of the weights of the rows that are held.
 //! - The index holds exactly the rows, each under its job.
 
+pub mod change;
+
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
