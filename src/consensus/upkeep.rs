@@ -59,6 +59,9 @@ impl<M: Machine> Engine<M> {
         if !self.is_reachable(to) {
             return Err(TransferError::NotReachable);
         }
+        if self.doubts.is_in_doubt(to) {
+            return Err(TransferError::InDoubt);
+        }
         let deadline = self.now + self.config.lease() * 2;
         self.upkeep.transfer = Some((self.status.term, deadline));
         let _entered = self.host.enter();
@@ -150,6 +153,7 @@ impl<M: Machine> Engine<M> {
             .voters
             .iter()
             .filter(|voter| **voter != self.config.id && self.is_reachable(**voter))
+            .filter(|voter| !self.doubts.is_in_doubt(**voter))
             .max_by_key(|voter| self.status.followers.get(voter).and_then(|known| known.matched));
         if let Some(&best) = best {
             // If it cannot be now, it is tried again.
@@ -227,6 +231,7 @@ impl<M: Machine> Engine<M> {
             unsynced_since: self.store.oldest_unsynced(),
             log_bytes: self.store.bytes(),
             is_fresh: self.store.is_fresh(),
+            doubt: self.store.doubt(),
         }
     }
 

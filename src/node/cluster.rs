@@ -9,7 +9,7 @@ use super::message::Message;
 use super::{Life, Node, candidate};
 use crate::codec::encode;
 use crate::codec::frame::Lane;
-use crate::consensus;
+use crate::consensus::{self, Trust, Waiting};
 use crate::id::{ClusterId, NodeId, NodeName, SessionId, Term};
 use crate::membership::formation::{Candidate, Formation, FormationEffect, Pledge, Proposal};
 use crate::membership::gossip::Gossiper;
@@ -50,9 +50,11 @@ impl Node {
             let (name, addr) = (entry.hello.name.clone(), entry.hello.peer_addr.clone());
             self.event(Event::MemberUp { name, addr });
         }
-        self.on_peer_changed(peer);
         if let Some(engine) = &mut self.engine {
             engine.on_connected(peer);
+        }
+        self.on_peer_changed(peer);
+        if self.engine.is_some() {
             let (term, leader) = self.known_leader;
             self.links.send(peer, Lane::Control, Message::Leads { term, leader });
         }
@@ -83,7 +85,11 @@ impl Node {
     /// A peer said who it is, for the first time or again: it may belong to a cluster that this
     /// node does not belong to yet.
     fn on_peer_changed(&mut self, peer: NodeId) {
-        let cluster = self.links.peer(peer).and_then(|entry| entry.hello.cluster);
+        let Some(hello) = self.links.peer(peer).map(|entry| &entry.hello) else { return };
+        let (cluster, standing) = (hello.cluster, hello.standing.clone());
+        if let Some(engine) = &mut self.engine {
+            engine.on_standing(peer, standing);
+        }
         if let Some(cluster) = cluster {
             self.adopt(cluster);
         }
@@ -329,6 +335,10 @@ impl Node {
             }
             (None, Some(_)) => self.missing_voters(),
         };
+        if let Some(doubts) = self.doubts() {
+            text.push_str("; ");
+            text.push_str(&doubts);
+        }
         let unanswered = self.roster.unanswered();
         if !unanswered.is_empty() {
             text.push_str("; ");
@@ -371,6 +381,33 @@ impl Node {
             voters.len(),
             silent.join(", ")
         )
+    }
+
+    /// Who is in doubt about its log, and what it waits for; `None` if nobody is.
+    pub(super) fn doubts(&self) -> Option<String> {
+        let mut texts = Vec::new();
+        if let (Some(doubt), Some(engine)) = (self.raft.doubt, &self.engine) {
+            let waits = match engine.waiting() {
+                Some(Waiting::Leader) => "a leader".to_owned(),
+                Some(Waiting::Voters(silent)) => {
+                    let names = silent.iter().map(|&id| self.name_of(id).to_string());
+                    format!("a leader, or an answer from {}", names.collect::<Vec<_>>().join(", "))
+                }
+                Some(Waiting::Election) => "the others to elect a leader".to_owned(),
+                None => "its disk".to_owned(),
+            };
+            let (name, len) = (&self.config.name, doubt.len);
+            texts.push(format!(
+                "server {name} cut {len} bytes of its log at a crash and does not vote: \
+                 it waits for {waits}"
+            ));
+        }
+        let linked = self.links.peers().filter(|(_, peer)| peer.session.is_some());
+        for (_, peer) in linked.filter(|(_, peer)| peer.hello.standing.trust == Trust::InDoubt) {
+            let name = &peer.hello.name;
+            texts.push(format!("server {name} cut its log at a crash and does not vote yet"));
+        }
+        (!texts.is_empty()).then(|| texts.join("; "))
     }
 
     pub(super) fn run_notices(&mut self) {

@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::codec::frame::Lane;
-use crate::codec::record::Record;
-use crate::consensus::SnapshotSource;
+use crate::codec::record::{Doubt, Record};
+use crate::consensus::{Settled, SnapshotSource};
 use crate::dispatch::launch::LaunchSpec;
 use crate::id::{ClusterId, ExecutionId, NodeId, NodeName, RequestId, SessionId, Term, WriteId};
 use crate::jobs::job::RunResult;
@@ -195,6 +195,15 @@ pub enum Event {
     },
     /// Nobody leads, and this is what is missing. Repeated every 10 s.
     NoLeader(String),
+    /// The end of this server's log was cut at a start: it does not vote until that is settled.
+    InDoubt(Doubt),
+    /// The doubt is over, and this server votes again.
+    Settled {
+        /// What was cut.
+        doubt: Doubt,
+        /// Why it is over.
+        how: Settled,
+    },
     /// A member came up.
     MemberUp {
         /// Its name.
@@ -247,6 +256,25 @@ impl fmt::Display for Event {
             Self::LeadershipLost(term) => write!(f, "this node no longer leads (term {term})"),
             Self::LeaderKnown { leader, term } => write!(f, "{leader} leads in term {term}"),
             Self::NoLeader(missing) => write!(f, "no leader: {missing}"),
+            Self::InDoubt(Doubt { next, segment, offset, len }) => write!(
+                f,
+                "the log was cut by {len} bytes at byte {offset} of segment {segment}, half written \
+                 at a crash: entries from {next} on may be missing here, so this server does not \
+                 vote until a leader has confirmed its log"
+            ),
+            Self::Settled { how: Settled::ByLeader, .. } => {
+                write!(f, "the log agrees with the leader's again, and this server votes")
+            }
+            Self::Settled { doubt, how: Settled::WithoutQuorum } => {
+                let Doubt { next, segment, offset, len } = doubt;
+                write!(
+                    f,
+                    "this server votes again although its log was cut: all voters answer, and \
+                     those whose logs are whole are no quorum. Entries from {next} on that stood in \
+                     the {len} bytes from byte {offset} of segment {segment} are lost, unless \
+                     another server has them"
+                )
+            }
             Self::MemberUp { name, addr } => write!(f, "member {name} at {addr} is up"),
             Self::MemberDown { name } => write!(f, "member {name} does not answer"),
             Self::MemberLeft { name } => write!(f, "member {name} has left"),

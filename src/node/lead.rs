@@ -248,7 +248,10 @@ impl Node {
         let me = self.id();
         let linked = |id: &&NodeId| **id != me && self.links.session_of(**id).is_some();
         let matched = |id: &&NodeId| self.matched(**id);
-        let to = self.raft.voters.iter().filter(linked).max_by_key(matched).copied();
+        let in_doubt =
+            |id: &&NodeId| self.engine.as_ref().is_some_and(|engine| engine.is_in_doubt(**id));
+        let able = self.raft.voters.iter().filter(linked).filter(|id| !in_doubt(id));
+        let to = able.max_by_key(matched).copied();
         if let (true, Some(to)) = (self.leading.is_some(), to) {
             self.transfer(to);
         }

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::consensus::{self, Standing};
 use crate::id::{Boot, ClusterId, CommandId, Incarnation, LogIndex, NodeId, NodeName, Term};
 use crate::jobs::command::Applied;
 use crate::node::request::{RequestError, Write};
 use crate::time::Wall;
-use crate::{consensus, dispatch, membership};
+use crate::{dispatch, membership};
 
 /// All that one node has to say to another at one turn, in one lane.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -103,6 +104,8 @@ pub struct Hello {
     pub expect: u32,
     /// Whether it holds no log, no vote and no pledge to a set of others.
     pub virgin: bool,
+    /// How it stands in Raft.
+    pub standing: Standing,
     /// Its gossip address, `ip:port`.
     pub gossip_addr: String,
     /// Its peer address, `ip:port`.

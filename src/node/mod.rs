@@ -55,7 +55,7 @@ use self::replicated::Replicated;
 use self::requests::Requests;
 use crate::codec::DecodeError;
 use crate::codec::record::Recovered;
-use crate::consensus::{self, Engine, EngineConfig};
+use crate::consensus::{self, Engine, EngineConfig, Standing};
 use crate::dispatch::agent::Agent;
 use crate::id::{ClusterId, CommandId, NodeId, RequestId, Term};
 use crate::membership::formation::{Candidate, Formation, Start};
@@ -180,10 +180,12 @@ impl Node {
             && recovered.snapshot.is_none()
             && recovered.purged.is_none();
         let tags = config.tags.clone();
-        let me = hello(&config, &tags, &local, virgin, rng.random());
+        let mut me = hello(&config, &tags, &local, virgin, rng.random());
+        me.standing = engine.as_ref().map(Engine::standing).unwrap_or_default();
         let formation = formation(&config, &me, &local, rng.random(), now.mono);
         let roster = Roster::new(roster_config(&config, &local), rng.random(), now.mono);
         let raft = engine.as_ref().map(|engine| engine.status().clone()).unwrap_or_default();
+        let doubt = raft.doubt.map(|doubt| Output::Event(Event::InDoubt(doubt)));
         Ok(Self {
             links: Links::new(me, rng.random()),
             config,
@@ -192,7 +194,7 @@ impl Node {
             booted: now.mono,
             rng,
             inputs: VecDeque::new(),
-            outputs: VecDeque::new(),
+            outputs: doubt.into_iter().collect(),
             loopback: VecDeque::new(),
             life: Life::Running,
             local,
@@ -387,6 +389,7 @@ fn hello(
         cluster: local.cluster,
         expect: config.expect(),
         virgin,
+        standing: Standing::default(),
         gossip_addr: config.gossip_addr.to_string(),
         peer_addr: config.peer_addr.to_string(),
         left: false,

@@ -213,6 +213,7 @@ impl Node {
             voters: self.raft.voters.iter().map(|&id| self.name_of(id)).collect(),
             running: self.agent.running().count(),
             waiting_for: leader.is_none().then(|| self.missing()),
+            in_doubt: self.doubts(),
         }
     }
 

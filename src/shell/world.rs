@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, oneshot};
 
+use crate::consensus::Settled;
 use crate::driver::World;
 use crate::id::RequestId;
 use crate::node::io::{Event, Input, Output};
@@ -253,6 +254,7 @@ fn from_exec(event: ExecEvent) -> Option<Input> {
 fn log(event: &Event) {
     match event {
         Event::ClusterJoined(_)
+        | Event::Settled { how: Settled::ByLeader, .. }
         | Event::LeadershipWon(_)
         | Event::LeadershipLost(_)
         | Event::LeaderKnown { .. }
@@ -261,6 +263,8 @@ fn log(event: &Event) {
         | Event::MemberLeft { .. }
         | Event::VotersChanged { .. } => tracing::info!("{event}"),
         Event::NoLeader(_)
+        | Event::InDoubt(_)
+        | Event::Settled { how: Settled::WithoutQuorum, .. }
         | Event::Rejected { .. }
         | Event::Refused(_)
         | Event::ClockOff { .. }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crate::codec::memory_disk::MemoryDisk;
 use crate::codec::record::{Record, Recovered, Snapshot};
 use crate::codec::{decode, encode};
-use crate::consensus::{self, SnapshotSource};
+use crate::consensus::{self, SnapshotSource, Standing};
 use crate::dispatch::leader::Patience;
 use crate::id::{Boot, ClusterId, ExecutionId, Incarnation, NodeId, NodeName, SessionId};
 use crate::id::{RequestId, WriteId};
@@ -127,6 +127,7 @@ pub(super) fn hello(place: usize) -> Hello {
         cluster: Some(CLUSTER),
         expect: 3,
         virgin: false,
+        standing: Standing::default(),
         left: Default::default(),
         gossip_addr: format!("10.0.0.{}:8946", place + 2),
         peer_addr: format!("10.0.0.{}:6868", place + 2),

@@ -57,6 +57,7 @@ pub(super) async fn root<B: Backend>(asked: Asked<B>) -> Result<Response, ApiErr
         ("commit_index", optional(status.committed.map(|index| index.to_string()))),
         ("voters", voters.join(",")),
         ("waiting_for", optional(status.waiting_for.clone())),
+        ("in_doubt", optional(status.in_doubt.clone())),
     ];
     let view = RootView {
         agent: agent.into(),

@@ -148,6 +148,7 @@ impl FakeNode {
             voters: vec![node_name()],
             running: 0,
             waiting_for: (!leads).then(|| "3 servers, know 1".to_owned()),
+            in_doubt: None,
         }
     }
 }
