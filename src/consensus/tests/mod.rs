@@ -5,6 +5,7 @@ mod chaos;
 mod cluster;
 mod determinism;
 mod forge;
+mod rescue;
 mod runtime;
 mod store;
 mod world;
