@@ -108,20 +108,24 @@ pub fn survey(recovered: &Recovered) -> Result<Survey, DecodeError> {
 
 /// The records of a whole new log with which server `me` goes on as the only voter: everything
 /// that `recovered` holds, and at its end the membership and `commands`, all of it committed. The
-/// node's own facts are not among them.
+/// node's own facts are not among them. `addr` replaces the address at which peers reach it.
 ///
 /// # Errors
 /// If the log cannot be read, or the server is no member by it.
 pub fn rescue(
     recovered: &Recovered,
     me: NodeId,
+    addr: Option<&str>,
     commands: &[bytes::Bytes],
 ) -> Result<Vec<Record>, RescueError> {
     let survey = survey(recovered)?;
     if survey.membership.is_none() {
         return Err(RescueError::NoMembership);
     }
-    let peer = survey.members.get(&me).cloned().ok_or(RescueError::NotAMember(me))?;
+    let mut peer = survey.members.get(&me).cloned().ok_or(RescueError::NotAMember(me))?;
+    if let Some(addr) = addr {
+        addr.clone_into(&mut peer.addr);
+    }
     let last = survey.last.ok_or(RescueError::NoMembership)?;
     let Term(seen) = survey.term.max(Some(last.term)).unwrap_or_default();
     let term = Term(seen.saturating_add(1));

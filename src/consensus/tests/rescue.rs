@@ -13,7 +13,7 @@ use crate::id::{LogIndex, NodeId, Term};
 /// What the disk of a server holds after its log was replaced by the rescued one.
 fn rescued(disk: &Recovered, me: NodeId, commands: &[&'static [u8]]) -> Recovered {
     let commands: Vec<Bytes> = commands.iter().map(|text| Bytes::from_static(text)).collect();
-    let records = rescue(disk, me, &commands).unwrap();
+    let records = rescue(disk, me, None, &commands).unwrap();
     let mut new = Recovered { snapshot: disk.snapshot.clone(), ..Recovered::default() };
     records.into_iter().for_each(|record| keep(&mut new, record));
     new
@@ -136,9 +136,9 @@ fn who_is_no_member_is_refused() {
     let (mut world, leader) = World::founded(3, 7);
     world.run_for(Duration::from_secs(1));
     let disk = &world.servers[&leader].disk;
-    assert_eq!(rescue(disk, id(9), &[]), Err(RescueError::NotAMember(id(9))));
+    assert_eq!(rescue(disk, id(9), None, &[]), Err(RescueError::NotAMember(id(9))));
     let fresh = Recovered::default();
-    assert_eq!(rescue(&fresh, id(1), &[]), Err(RescueError::NoMembership));
+    assert_eq!(rescue(&fresh, id(1), None, &[]), Err(RescueError::NoMembership));
     assert_eq!(survey(&fresh), Ok(Survey::default()));
 }
 
