@@ -34,6 +34,7 @@ pub mod message;
 mod replicated;
 pub mod request;
 mod requests;
+pub mod rescue;
 mod serve;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

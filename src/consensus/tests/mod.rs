@@ -6,6 +6,7 @@ mod cluster;
 mod determinism;
 mod doubt;
 mod forge;
+mod rescue;
 mod runtime;
 mod store;
 mod world;

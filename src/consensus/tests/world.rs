@@ -492,7 +492,7 @@ impl World {
 }
 
 /// What a disk makes of a record.
-fn keep(disk: &mut Recovered, record: Record) {
+pub(super) fn keep(disk: &mut Recovered, record: Record) {
     match record {
         Record::Vote(vote) => disk.vote = Some(vote),
         Record::Entry { index, term, body } => disk.entries.push((index, term, body)),

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::files::{self, LogFiles, TEMPORARY};
+use super::moves;
 use crate::codec::log::{DamageReason, LogDamage, Recovery, recover};
 use crate::codec::record::Recovered;
 use crate::codec::snapshot::{self, SnapshotDamage};
@@ -162,12 +163,15 @@ impl DataDir {
     /// If it is in use, of another node or a newer version, damaged, or cannot be written.
     pub fn open(path: &Path, name: &NodeName) -> Result<Self, DataDirError> {
         if path.is_dir() {
+            moves::check(path)?;
             read_node(path)?;
         }
         files::create_dir(path).map_err(DataDirError::Io)?;
         let lock = Arc::new(lock(path)?);
+        moves::finish(path)?;
         // By name: in the directory itself there may be files of other owners.
-        for left in [format!("{NODE_FILE}.{TEMPORARY}"), PROBE_FILE.to_owned()] {
+        let half_written = [NODE_FILE, moves::FILE].map(|name| format!("{name}.{TEMPORARY}"));
+        for left in half_written.into_iter().chain([PROBE_FILE.to_owned()]) {
             files::remove_if_there(&path.join(left)).map_err(DataDirError::Io)?;
         }
         let mut node = match read_node(path)? {
