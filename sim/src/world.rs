@@ -270,7 +270,8 @@ impl World for SimWorld {
                 host.shared.events.borrow_mut().push(happened);
             }
             Output::Stopped => host.over.set(true),
-            Output::Halt { reason } => {
+            // No simulated disk is set back.
+            Output::Reincarnate { reason, .. } | Output::Halt { reason } => {
                 host.shared.halts.borrow_mut().push((host.index, reason));
                 host.over.set(true);
             }

@@ -3,27 +3,33 @@
 use std::collections::BTreeMap;
 
 use super::io::{Event, Output};
-use super::links::LinkEvent;
+use super::links::{Admitted, LinkEvent, remember};
 use super::local::LocalFact;
 use super::message::Message;
 use super::{Life, Node, candidate};
 use crate::codec::encode;
 use crate::codec::frame::Lane;
 use crate::consensus::{self, Trust, Waiting};
-use crate::id::{ClusterId, NodeId, NodeName, SessionId, Term};
+use crate::id::{Boot, ClusterId, NodeId, NodeName, SessionId, Term};
 use crate::membership::formation::{Candidate, Formation, FormationEffect, Pledge, Proposal};
 use crate::membership::gossip::Gossiper;
 use crate::membership::roster::RosterEffect;
 use crate::node::disk::After;
 
+/// How many addresses a node takes over into its next life.
+const JOIN_MAX: usize = 16;
+
 impl Node {
     pub(super) fn on_frame(&mut self, session: SessionId, payload: &[u8]) {
         let state = self.engine.as_ref().map(|engine| engine.machine());
-        let boot_of = |id: NodeId| {
+        let members = &self.raft.members;
+        let admitted = |id: NodeId| {
             let state = state.as_ref()?;
-            state.0.nodes().find(|(_, record)| record.id == id).map(|(_, record)| record.boot)
+            let (_, record) = state.0.nodes().find(|(_, record)| record.id == id)?;
+            let addr = members.get(&id).map(|peer| peer.addr.clone());
+            Some(Admitted { boot: record.boot, addr })
         };
-        let events = self.links.on_frame(self.now.mono, session, payload, boot_of);
+        let events = self.links.on_frame(self.now.mono, session, payload, admitted);
         self.on_links(events);
     }
 
@@ -38,6 +44,12 @@ impl Node {
                     self.on_message(from, message);
                 }
                 LinkEvent::Refused(reason) => self.event(Event::Refused(reason)),
+                LinkEvent::Met(peer, met) => {
+                    remember(&mut self.local.met, peer, met.clone());
+                    let fact = encode(&LocalFact::Met(peer, met));
+                    self.disk.push_local(fact, Some(After::Nothing));
+                }
+                LinkEvent::SetBack { by, seen } => self.on_set_back(&by, seen),
                 LinkEvent::Garbled { peer, reason } => {
                     self.event(Event::Rejected { peer, reason });
                 }
@@ -105,7 +117,34 @@ impl Node {
         }
     }
 
-    fn belong_to(&mut self, cluster: ClusterId) {
+    /// A server of this cluster has seen a later boot of this node: what the disk holds is older than
+    /// what this node has promised. It must not go on with it, and begins a new life.
+    fn on_set_back(&mut self, by: &NodeName, seen: Boot) {
+        let Some(cluster) = self.local.cluster else { return };
+        // One that stops has nothing more to say.
+        if matches!(self.life, Life::Stopping { .. } | Life::Over) {
+            return;
+        }
+        for execution in self.agent.running().collect::<Vec<_>>() {
+            let reason = "its node's disk was set back".to_owned();
+            self.outputs.push_back(Output::Kill { execution, reason });
+        }
+        let boot = self.config.boot;
+        let reason = format!(
+            "the data directory was put back from an older image: this is boot {boot}, and {by} has \
+             seen boot {seen}"
+        );
+        let known = self.links.peers().map(|(_, peer)| peer.hello.gossip_addr.clone());
+        let known = known.chain(self.roster.members().map(|member| member.gossip.to_string()));
+        let mut join: Vec<String> = known.collect();
+        join.sort();
+        join.dedup();
+        join.truncate(JOIN_MAX);
+        self.life = Life::Over;
+        self.outputs.push_back(Output::Reincarnate { reason, cluster, join });
+    }
+
+    pub(super) fn belong_to(&mut self, cluster: ClusterId) {
         self.local.cluster = Some(cluster);
         let fact = encode(&LocalFact::Cluster(cluster));
         self.disk.push_local(fact, Some(After::Cluster(cluster)));
@@ -124,7 +163,7 @@ impl Node {
     pub(super) fn on_message(&mut self, from: NodeId, message: Message) {
         match message {
             // The links have dealt with these.
-            Message::Hello(_) | Message::Refused(_) => {}
+            Message::Hello(_) | Message::Refused(_) | Message::SetBack { .. } => {}
             Message::Raft(message) => self.on_raft(from, message),
             Message::Formation(message) => {
                 if let Some(formation) = &mut self.formation {

@@ -162,6 +162,7 @@ impl Node {
                     }
                 }
                 After::Cluster(cluster) => self.on_cluster_durable(cluster),
+                After::Nothing => {}
             }
         }
     }

@@ -170,6 +170,17 @@ pub enum Output {
     Event(Event),
     /// The node has stopped in good order; nothing follows.
     Stopped,
+    /// The node's disk was set back to an earlier time, and it must not go on with what it holds;
+    /// nothing follows. Put the log, the snapshots and the history aside, draw another incarnation,
+    /// and start again with [`NodeConfig::joins`](super::config::NodeConfig::joins).
+    Reincarnate {
+        /// What has shown it, for people.
+        reason: String,
+        /// The only cluster that the new incarnation may belong to.
+        cluster: ClusterId,
+        /// The gossip addresses of the others, `ip:port`: some of those it must find again.
+        join: Vec<String>,
+    },
     /// The node cannot go on; nothing follows. Restart it.
     Halt {
         /// Why.

@@ -555,8 +555,8 @@ impl Node {
     fn configured(&self) -> Vec<Server> {
         let since = self.leading.as_ref().map_or(self.now.mono, |leading| leading.since);
         let server = |id: NodeId, role: RaftRole| {
-            let alive =
-                id == self.id() || self.links.session_of(id).is_some() || self.roster.is_alive(id);
+            let gossips = self.roster.is_alive(id) && !self.is_reborn(id);
+            let alive = id == self.id() || self.links.session_of(id).is_some() || gossips;
             let dead = Health::Dead { since: self.roster.dead_since(id).unwrap_or(since) };
             Server {
                 id,
@@ -571,6 +571,18 @@ impl Node {
         let voters = self.raft.voters.iter().map(|&id| server(id, RaftRole::Voter));
         let learners = self.raft.learners.iter().map(|&id| server(id, RaftRole::Learner));
         voters.chain(learners).collect()
+    }
+
+    /// Whether another life of the server lives at its address: then this one is dead, whatever
+    /// gossip still says.
+    fn is_reborn(&self, id: NodeId) -> bool {
+        let Some(old) = self.raft.members.get(&id) else { return false };
+        self.links.peers().any(|(other, peer)| {
+            *other != id
+                && peer.session.is_some()
+                && peer.hello.name.as_str() == old.name
+                && peer.hello.peer_addr == old.addr
+        })
     }
 
     /// What a server wants. That it asked to leave holds for that life alone: whoever starts it

@@ -70,6 +70,14 @@ pub enum Message {
     Leave,
     /// The sender, the leader, has removed the receiver.
     Removed,
+    /// The receiver is not heard, and the session ends: the sender has seen this boot of it, or a
+    /// later one, in another life and at the same address. So its disk was set back.
+    SetBack {
+        /// The boot that the receiver named.
+        boot: Boot,
+        /// The last one that the sender has seen.
+        seen: Boot,
+    },
 }
 
 /// Why a leader did not take a forwarded write.

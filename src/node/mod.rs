@@ -187,8 +187,8 @@ impl Node {
         let roster = Roster::new(roster_config(&config, &local), rng.random(), now.mono);
         let raft = engine.as_ref().map(|engine| engine.status().clone()).unwrap_or_default();
         let doubt = raft.doubt.map(|doubt| Output::Event(Event::InDoubt(doubt)));
-        Ok(Self {
-            links: Links::new(me, rng.random()),
+        let mut node = Self {
+            links: Links::new(me, local.met.clone(), rng.random()),
             config,
             tags,
             now,
@@ -217,7 +217,11 @@ impl Node {
             read_last: 0,
             no_leader_at: now.mono + NO_LEADER_EVERY,
             report_at: now.mono + REPORT_EVERY,
-        })
+        };
+        if let (None, Some(cluster)) = (node.local.cluster, node.config.joins) {
+            node.belong_to(cluster);
+        }
+        Ok(node)
     }
 
     /// Takes one input. It is worked off by the next [`Node::run`].

@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::consensus::Settled;
 use crate::driver::World;
-use crate::id::RequestId;
+use crate::id::{ClusterId, RequestId};
 use crate::node::io::{Event, Input, Output};
 use crate::node::request::{Reply, Request, RequestError};
 use crate::shell::disk::{Completion, Disk, SnapshotSource};
@@ -27,6 +27,15 @@ pub type Call = (Request, oneshot::Sender<Reply>);
 pub enum End {
     /// In good order.
     Stopped,
+    /// Its disk was set back, and it is to begin again as another incarnation.
+    Reborn {
+        /// What has shown it.
+        reason: String,
+        /// The only cluster that it may belong to.
+        cluster: ClusterId,
+        /// Where to look for the others.
+        join: Vec<String>,
+    },
     /// It could not go on.
     Halted(String),
 }
@@ -209,6 +218,9 @@ impl World for TokioWorld {
             }
             Output::Event(event) => log(&event),
             Output::Stopped => self.end = Some(End::Stopped),
+            Output::Reincarnate { reason, cluster, join } => {
+                self.end = Some(End::Reborn { reason, cluster, join });
+            }
             Output::Halt { reason } => self.end = Some(End::Halted(reason)),
         }
     }

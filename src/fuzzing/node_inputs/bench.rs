@@ -100,6 +100,7 @@ fn config(role: NodeRole, join: &[&str]) -> NodeConfig {
         gossip_addr: gossip_addr(1),
         peer_addr: SocketAddr::from(([10, 0, 0, 1], 6_868)),
         tags: BTreeMap::new(),
+        joins: None,
         join: join.iter().map(|&name| name.to_owned()).collect(),
         retry_interval: Duration::from_secs(30),
         reconnect_timeout: Duration::from_secs(86_400),
@@ -214,6 +215,7 @@ impl Bench {
             // Whatever a peer, a client or a clock says, a node goes on: what contradicts the log
             // is not heard, and the disk of a bench does not fail.
             Output::Halt { reason } => panic!("the node halts: {reason}"),
+            Output::Reincarnate { .. } => self.over = true,
         }
     }
 
