@@ -101,7 +101,12 @@ impl Doubts {
         self.peers.get(&peer).is_some_and(|standing| standing.trust == Trust::InDoubt)
     }
 
-    pub(crate) fn note_heartbeat(&mut self, vote: Vote, prev: Option<LogId>, commit: Option<LogId>) {
+    pub(crate) fn note_heartbeat(
+        &mut self,
+        vote: Vote,
+        prev: Option<LogId>,
+        commit: Option<LogId>,
+    ) {
         self.heartbeat = commit.map(|commit| (vote, prev, commit));
     }
 }
@@ -228,11 +233,7 @@ impl<M: Machine> Engine<M> {
 
 /// Whether no leader can be elected without servers in doubt, of which `me` is one; else what it
 /// has to wait for.
-fn outlook(
-    me: NodeId,
-    own: &Standing,
-    peers: &BTreeMap<NodeId, Standing>,
-) -> Result<(), Waiting> {
+fn outlook(me: NodeId, own: &Standing, peers: &BTreeMap<NodeId, Standing>) -> Result<(), Waiting> {
     // What this server has lost may include the last change of who votes.
     let known = peers.values().chain([own]).filter_map(|standing| standing.membership.as_ref());
     let latest = known.filter(|known| known.halves.iter().all(|half| !half.is_empty())).max();
@@ -269,8 +270,7 @@ mod tests {
         let half = |ids: &&[u64]| ids.iter().map(|id| NodeId(*id)).collect();
         let halves: Vec<BTreeSet<NodeId>> = voters.iter().map(half).collect();
         let index = LogIndex(halves.iter().map(|half| half.len() as u64).sum());
-        let membership =
-            (!halves.is_empty()).then_some(Voters { term: Term(1), index, halves });
+        let membership = (!halves.is_empty()).then_some(Voters { term: Term(1), index, halves });
         Standing { trust, membership }
     }
 

@@ -342,7 +342,10 @@ impl Links {
             let (reason, message) = match objection {
                 Objection::Refused(reason) => (reason.clone(), Message::Refused(reason)),
                 Objection::SetBack { seen } => (
-                    format!("boot {boot} is not after boot {seen}, which was seen here: its disk was set back"),
+                    format!(
+                        "boot {boot} is not after boot {seen}, which was seen here: its disk was \
+                         set back"
+                    ),
                     Message::SetBack { boot, seen },
                 ),
             };
@@ -450,9 +453,8 @@ impl Links {
         });
         let met = peer.into_iter().chain(self.met.get(&hello.id).cloned());
         let met = met.max_by_key(|met| met.boot);
-        let by_itself = met.filter(|met| {
-            met.boot > boot || (met.boot == boot && met.nonce != hello.nonce)
-        });
+        let by_itself =
+            met.filter(|met| met.boot > boot || (met.boot == boot && met.nonce != hello.nonce));
         let by_log = admitted.filter(|admitted| admitted.boot > boot);
         let (seen, addr) = match (by_itself, by_log) {
             (Some(met), _) => (met.boot, Some(met.addr)),

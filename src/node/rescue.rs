@@ -123,6 +123,7 @@ mod tests {
             gossip_addr: addr,
             peer_addr: addr,
             tags: BTreeMap::new(),
+            joins: None,
             join: Vec::new(),
             retry_interval: Duration::from_secs(1),
             reconnect_timeout: Duration::from_secs(3_600),
@@ -197,6 +198,8 @@ mod tests {
             Record::Truncate { .. }
             | Record::Purge { .. }
             | Record::Reset { .. }
+            | Record::Doubt(_)
+            | Record::Settled
             | Record::Checkpoint(_) => panic!("{record:?}"),
         }
     }

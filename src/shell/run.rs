@@ -62,11 +62,7 @@ enum Life {
 
 /// One life of a data directory, from its opening to its end. `known` are addresses where the
 /// others were found before, beside those that are configured.
-async fn live(
-    config: &AgentConfig,
-    signals: Signals,
-    known: &[String],
-) -> Result<Life, ExitError> {
+async fn live(config: &AgentConfig, signals: Signals, known: &[String]) -> Result<Life, ExitError> {
     let sockets = Sockets::bind(config).await?;
     let mut data = DataDir::open(&config.data_dir, &config.node_name).map_err(data_error)?;
     let (recovered, files) = data.recover().map_err(data_error)?;

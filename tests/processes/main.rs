@@ -6,6 +6,7 @@ mod cluster;
 mod demo;
 mod forming;
 mod kills;
+mod lives;
 mod nodes;
 mod quorum;
 mod refusals;

@@ -18,6 +18,8 @@ fn cut(world: &mut World, node: NodeId, count: usize) {
     let kept = disk.entries.len() - count;
     let next = disk.entries[kept].0;
     disk.entries.truncate(kept);
+    // The hint stood behind the entries that it is about.
+    disk.committed = None;
     disk.doubt = Some(Doubt { next, segment: 1, offset: 4_096, len: 512 });
 }
 
