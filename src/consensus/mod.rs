@@ -39,7 +39,7 @@ mod store;
 pub(crate) mod types;
 mod upkeep;
 
-pub use doubt::{Settled, Standing, Trust, Voters, Waiting};
+pub use doubt::{Reach, Settled, Standing, Trust, Voters, Waiting};
 pub use effect::{Change, ChangeError, Effect, NotLeader, ProposeError, TransferError};
 pub use engine::{BootError, Engine, EngineConfig};
 pub use machine::{Machine, SnapshotSource};

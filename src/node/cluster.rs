@@ -178,6 +178,12 @@ impl Node {
             Message::ReadIndexIs { id, index } => self.on_read_index_is(from, id, index),
             Message::Leave => self.on_leave_wish(from),
             Message::Removed => self.on_removed(from),
+            Message::Standing(standing) => {
+                self.links.note_standing(from, standing.clone());
+                if let Some(engine) = &mut self.engine {
+                    engine.on_standing(from, standing);
+                }
+            }
         }
     }
 
