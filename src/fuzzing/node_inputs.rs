@@ -203,7 +203,10 @@ impl Run {
             1 => said.nonce = orders.number(1),
             2 => said.cluster = orders.coin().then(|| ClusterId(orders.number(CLUSTER.0))),
             3 => said.server = orders.coin(),
-            4 => (said.virgin, said.expect) = (orders.coin(), u32::from(orders.byte())),
+            4 => {
+                (said.virgin, said.expect) = (orders.coin(), u32::from(orders.byte()));
+                said.disk_full = orders.coin();
+            }
             5 => (said.gossip_addr, said.peer_addr) = (orders.text(), orders.text()),
             6 => {
                 said.name = orders.node_name();

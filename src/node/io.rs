@@ -81,6 +81,14 @@ pub enum Input {
         /// Why, for people.
         reason: String,
     },
+    /// The disk has no room for the group that is under way, which is held and tried again. Nothing
+    /// of it was written in part, and no later group comes before it.
+    DiskFull {
+        /// What the system says, for people.
+        reason: String,
+    },
+    /// There is room again: the group that was held is written.
+    DiskFree,
     /// A client asks something.
     Request {
         /// The driver's name for it.
@@ -233,6 +241,11 @@ pub enum Event {
         /// By how many milliseconds.
         ms: i64,
     },
+    /// The node's disk is full: it writes nothing, takes no client's write as a leader, and starts
+    /// nothing.
+    DiskFull(String),
+    /// There is room on the node's disk again, and it goes on.
+    DiskFree,
     /// A schedule or a target could not be worked out; the text names the job.
     JobTrouble(String),
     /// An execution is about to start here.
@@ -262,6 +275,10 @@ impl fmt::Display for Event {
             Self::ClockOff { ms } => {
                 write!(f, "this leader's clock is {ms} ms off the cluster's")
             }
+            Self::DiskFull(reason) => {
+                write!(f, "the disk is full, and nothing is written until there is space: {reason}")
+            }
+            Self::DiskFree => f.write_str("there is space on the disk again: the node goes on"),
             Self::JobTrouble(text) => f.write_str(text),
             Self::Launching(execution) => write!(f, "execution {execution} starts"),
         }

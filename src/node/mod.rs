@@ -26,6 +26,7 @@ mod cluster;
 pub mod config;
 mod disk;
 mod effects;
+mod full;
 pub mod io;
 mod lead;
 mod links;
@@ -136,6 +137,10 @@ pub struct Node {
     disclaiming: BTreeSet<NodeId>,
     agent: Agent,
     requests: Requests,
+    /// While its disk is full: what the system says.
+    disk_full: Option<String>,
+    /// The peer that said last that it leads.
+    claimed: Option<(Term, NodeId)>,
     forwarded: BTreeMap<CommandId, NodeId>,
     own: BTreeMap<CommandId, Own>,
     proposal_last: u64,
@@ -207,6 +212,8 @@ impl Node {
             disclaiming: BTreeSet::new(),
             agent,
             requests: Requests::default(),
+            disk_full: None,
+            claimed: None,
             forwarded: BTreeMap::new(),
             own: BTreeMap::new(),
             proposal_last: 0,
@@ -341,6 +348,8 @@ impl Node {
             Input::Resolved { name, result } => self.roster.on_resolved(now, &name, result),
             Input::Persisted { write, snapshot } => self.on_persisted(write, snapshot),
             Input::DiskFailed { reason } => self.halt(format!("the disk failed: {reason}")),
+            Input::DiskFull { reason } => self.on_disk_full(reason),
+            Input::DiskFree => self.on_disk_free(),
             Input::Request { id, request } => self.on_request(id, request),
             Input::RunFinished { execution, result } => self.agent.on_finished(execution, result),
             Input::Retag(tags) => self.retag(tags),
@@ -390,6 +399,7 @@ fn hello(
         gossip_addr: config.gossip_addr.to_string(),
         peer_addr: config.peer_addr.to_string(),
         left: false,
+        disk_full: false,
         tags: config.all_tags(tags),
     }
 }
