@@ -123,6 +123,8 @@ pub struct Node {
     life: Life,
     local: Local,
     disk: DiskQueue,
+    /// What the disk has no room for, while it is full.
+    disk_full: Option<String>,
     links: Links,
     roster: Roster,
     formation: Option<Formation>,
@@ -197,6 +199,7 @@ impl Node {
             life: Life::Running,
             local,
             disk: DiskQueue::default(),
+            disk_full: None,
             roster,
             formation,
             engine,
@@ -341,6 +344,17 @@ impl Node {
             Input::Resolved { name, result } => self.roster.on_resolved(now, &name, result),
             Input::Persisted { write, snapshot } => self.on_persisted(write, snapshot),
             Input::DiskFailed { reason } => self.halt(format!("the disk failed: {reason}")),
+            Input::DiskFull { reason } => {
+                if self.disk_full.as_ref() != Some(&reason) {
+                    self.event(Event::DiskFull(reason.clone()));
+                    self.disk_full = Some(reason);
+                }
+            }
+            Input::DiskFree => {
+                if self.disk_full.take().is_some() {
+                    self.event(Event::DiskFree);
+                }
+            }
             Input::Request { id, request } => self.on_request(id, request),
             Input::RunFinished { execution, result } => self.agent.on_finished(execution, result),
             Input::Retag(tags) => self.retag(tags),
