@@ -17,6 +17,7 @@ use crate::id::{NodeId, Term};
 use crate::node::request::RequestError;
 
 impl Node {
+    /// The disk has no room for what was handed out to it; said again if the reason changes.
     pub(super) fn on_disk_full(&mut self, reason: String) {
         if self.disk_full.replace(reason.clone()).is_some() {
             return;
@@ -30,6 +31,7 @@ impl Node {
         self.look_again();
     }
 
+    /// The disk takes writes again.
     pub(super) fn on_disk_free(&mut self) {
         if self.disk_full.take().is_none() {
             return;

@@ -81,13 +81,13 @@ pub enum Input {
         /// Why, for people.
         reason: String,
     },
-    /// The disk has no room for the group that is under way, which is held and tried again. Nothing
-    /// of it was written in part, and no later group comes before it.
+    /// The disk is full. What [`Output::Persist`] handed out is kept and tried again: nothing is
+    /// lost and nothing more becomes durable until [`Input::DiskFree`].
     DiskFull {
-        /// What the system says, for people.
+        /// Where, and how many bytes are needed, for people.
         reason: String,
     },
-    /// There is room again: the group that was held is written.
+    /// The disk takes writes again; what was kept is being written.
     DiskFree,
     /// A client asks something.
     Request {
@@ -241,13 +241,12 @@ pub enum Event {
         /// By how many milliseconds.
         ms: i64,
     },
-    /// The node's disk is full: it writes nothing, takes no client's write as a leader, and starts
-    /// nothing.
-    DiskFull(String),
-    /// There is room on the node's disk again, and it goes on.
-    DiskFree,
     /// A schedule or a target could not be worked out; the text names the job.
     JobTrouble(String),
+    /// The disk is full, and what this node has to write waits; the text says for what.
+    DiskFull(String),
+    /// The disk takes writes again.
+    DiskFree,
     /// An execution is about to start here.
     Launching(ExecutionId),
 }
@@ -275,11 +274,9 @@ impl fmt::Display for Event {
             Self::ClockOff { ms } => {
                 write!(f, "this leader's clock is {ms} ms off the cluster's")
             }
-            Self::DiskFull(reason) => {
-                write!(f, "the disk is full, and nothing is written until there is space: {reason}")
-            }
-            Self::DiskFree => f.write_str("there is space on the disk again: the node goes on"),
             Self::JobTrouble(text) => f.write_str(text),
+            Self::DiskFull(reason) => write!(f, "the disk is full, writes wait: {reason}"),
+            Self::DiskFree => f.write_str("the disk takes writes again"),
             Self::Launching(execution) => write!(f, "execution {execution} starts"),
         }
     }

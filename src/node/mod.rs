@@ -124,6 +124,8 @@ pub struct Node {
     life: Life,
     local: Local,
     disk: DiskQueue,
+    /// What the disk has no room for, while it is full.
+    disk_full: Option<String>,
     links: Links,
     roster: Roster,
     formation: Option<Formation>,
@@ -137,8 +139,6 @@ pub struct Node {
     disclaiming: BTreeSet<NodeId>,
     agent: Agent,
     requests: Requests,
-    /// While its disk is full: what the system says.
-    disk_full: Option<String>,
     /// The peer that said last that it leads.
     claimed: Option<(Term, NodeId)>,
     forwarded: BTreeMap<CommandId, NodeId>,
@@ -202,6 +202,7 @@ impl Node {
             life: Life::Running,
             local,
             disk: DiskQueue::default(),
+            disk_full: None,
             roster,
             formation,
             engine,
@@ -212,7 +213,6 @@ impl Node {
             disclaiming: BTreeSet::new(),
             agent,
             requests: Requests::default(),
-            disk_full: None,
             claimed: None,
             forwarded: BTreeMap::new(),
             own: BTreeMap::new(),

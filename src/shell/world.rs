@@ -265,8 +265,8 @@ fn log(event: &Event) {
         | Event::Rejected { .. }
         | Event::Refused(_)
         | Event::ClockOff { .. }
-        | Event::DiskFull(_)
-        | Event::JobTrouble(_) => tracing::warn!("{event}"),
+        | Event::JobTrouble(_)
+        | Event::DiskFull(_) => tracing::warn!("{event}"),
         Event::Launching(_) => tracing::debug!("{event}"),
     }
 }

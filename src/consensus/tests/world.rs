@@ -462,6 +462,8 @@ fn keep(disk: &mut Recovered, record: Record) {
         }
         Record::Reset { .. } => disk.entries.clear(),
         Record::Committed(id) => disk.committed = Some(id),
+        Record::Doubt(doubt) => disk.doubt = Some(doubt),
+        Record::Settled => disk.doubt = None,
         Record::Local(_) | Record::Checkpoint(_) => {}
     }
 }
