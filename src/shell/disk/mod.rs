@@ -7,7 +7,7 @@
 //! | `log/NUMBER.log` | the segments of the log, see [`codec::log`](crate::codec::log) |
 //! | `snapshots/INDEX.snap` | the newest snapshot, see [`snapshot`](crate::codec::snapshot) |
 //!
-//! [`DataDir::open`] locks the directory and counts a boot. [`DataDir::recover`] reads and repairs
+//! [`DataDir::open`] locks the directory. [`DataDir::recover`] counts a boot, reads and repairs
 //! the log. [`Disk::start`] gives the files to one thread that writes group by group: whatever
 //! waits when a sync ends is the next group.
 //!
