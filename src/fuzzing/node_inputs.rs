@@ -416,10 +416,14 @@ impl Run {
     fn world(&mut self, orders: &mut Choices<'_>) {
         match orders.byte() % 8 {
             0 => self.bench.input(Input::Shutdown { drain: orders.duration() }),
-            1 | 2 => {
+            1 => {
                 let tags = (0..orders.byte() % 3).map(|_| (orders.text(), orders.text()));
                 self.bench.input(Input::Retag(tags.collect()));
             }
+            2 => self.bench.input(match orders.coin() {
+                true => Input::DiskFull { reason: orders.text() },
+                false => Input::DiskFree,
+            }),
             3 | 4 => {
                 let found = (0..orders.byte() % 3).map(|_| gossip_addr(orders.byte()));
                 let result = Ok(found.collect());
