@@ -58,8 +58,13 @@ impl<M: Machine> Engine<M> {
         self.let_in(peer, session, message, raft)
     }
 
-    /// Keeps a request until openraft can work it off: only then can the next be judged.
+    /// Keeps a request until openraft can work it off: only then can the next be judged. A full
+    /// disk may take hours: what comes meanwhile goes unanswered, and its sender asks again.
     fn hold(&mut self, peer: NodeId, session: u64, message: Message) -> Result<(), Inadmissible> {
+        if self.is_disk_full() {
+            self.held.clear();
+            return Ok(());
+        }
         if self.held.len() >= HELD_MAX {
             return Err(Inadmissible::TooManyRequests);
         }

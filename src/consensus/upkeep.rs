@@ -30,6 +30,8 @@ pub(crate) struct Upkeep {
     transfer: Option<(Term, Mono)>,
     /// When a handover for a slow disk may next be tried.
     next_handover: Mono,
+    /// Whether the disk is full, which its owner deals with.
+    is_disk_full: bool,
     /// When finishing a joint membership may next be tried.
     next_flatten: Mono,
 }
@@ -70,6 +72,22 @@ impl<M: Machine> Engine<M> {
             drop(raft.trigger().transfer_leader(to).await);
         });
         Ok(())
+    }
+
+    /// The disk is full. Writes wait, and it is for the owner to say who takes over: without this
+    /// node's vote, which cannot be written, perhaps nobody can.
+    pub fn on_disk_full(&mut self) {
+        self.upkeep.is_disk_full = true;
+    }
+
+    /// There is space on the disk again.
+    pub fn on_disk_free(&mut self) {
+        self.upkeep.is_disk_full = false;
+    }
+
+    /// Whether what has to wait for the disk has to wait for a person.
+    pub(crate) fn is_disk_full(&self) -> bool {
+        self.upkeep.is_disk_full
     }
 
     fn is_reachable(&self, peer: NodeId) -> bool {
@@ -143,7 +161,8 @@ impl<M: Machine> Engine<M> {
             .store
             .oldest_unsynced()
             .is_some_and(|since| self.now.saturating_since(since) > UNSYNCED_MAX);
-        let is_due = is_slow && metrics.state == ServerState::Leader;
+        let is_leader = metrics.state == ServerState::Leader;
+        let is_due = is_slow && is_leader && !self.upkeep.is_disk_full;
         if !is_due || self.upkeep.transfer.is_some() || self.now < self.upkeep.next_handover {
             return;
         }

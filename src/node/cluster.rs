@@ -90,6 +90,9 @@ impl Node {
         }
         if self.known_leader.1 == Some(peer) {
             self.requests.recall(None);
+            if self.disk_full.is_some() && self.engine.is_some() {
+                self.learn_raft_leader();
+            }
         }
         self.look_again();
     }
@@ -320,10 +323,12 @@ impl Node {
             (None, None) if known == Some(from) => self.learn_leader(known_term, None),
             (None, _) => {}
             (Some(_), _) => {
-                match leads {
-                    true => self.disclaiming.remove(&from),
-                    false => self.disclaiming.insert(from),
-                };
+                if leads {
+                    self.disclaiming.remove(&from);
+                    self.note_claim(from, term);
+                } else {
+                    self.disclaiming.insert(from);
+                }
                 self.learn_raft_leader();
             }
         }
@@ -335,7 +340,10 @@ impl Node {
     /// Takes note of whom Raft names, unless that one says itself that it does not lead.
     pub(super) fn learn_raft_leader(&mut self) {
         let leader = self.raft.leader.filter(|leader| !self.disclaiming.contains(leader));
-        self.learn_leader(self.raft.term, leader);
+        match (leader, self.claimed_leader()) {
+            (None, Some((term, claimed))) => self.learn_leader(term, Some(claimed)),
+            (leader, _) => self.learn_leader(self.raft.term, leader),
+        }
     }
 
     /// Takes note of who leads; whoever waits for a leader acts on it.

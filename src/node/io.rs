@@ -81,6 +81,14 @@ pub enum Input {
         /// Why, for people.
         reason: String,
     },
+    /// The disk is full. What [`Output::Persist`] handed out is kept and tried again: nothing is
+    /// lost and nothing more becomes durable until [`Input::DiskFree`].
+    DiskFull {
+        /// Where, and how many bytes are needed, for people.
+        reason: String,
+    },
+    /// The disk takes writes again; what was kept is being written.
+    DiskFree,
     /// A client asks something.
     Request {
         /// The driver's name for it.
@@ -255,6 +263,10 @@ pub enum Event {
     },
     /// A schedule or a target could not be worked out; the text names the job.
     JobTrouble(String),
+    /// The disk is full, and what this node has to write waits; the text says for what.
+    DiskFull(String),
+    /// The disk takes writes again.
+    DiskFree,
     /// An execution is about to start here.
     Launching(ExecutionId),
 }
@@ -302,6 +314,8 @@ impl fmt::Display for Event {
                 write!(f, "this leader's clock is {ms} ms off the cluster's")
             }
             Self::JobTrouble(text) => f.write_str(text),
+            Self::DiskFull(reason) => write!(f, "the disk is full, writes wait: {reason}"),
+            Self::DiskFree => f.write_str("the disk takes writes again"),
             Self::Launching(execution) => write!(f, "execution {execution} starts"),
         }
     }

@@ -185,6 +185,10 @@ impl Node {
         leading.wake = Some(now + LOOK_EVERY);
         self.become_fresh();
         let Some(wall) = self.cluster_now() else { return false };
+        if self.disk_full.is_some() {
+            self.hand_over_full_disk();
+            return true;
+        }
         let at = Now { mono: now, wall };
         let clock_off = self.hand_over_if_clock_is_off();
         self.introduce(wall);
@@ -257,7 +261,7 @@ impl Node {
         }
     }
 
-    fn transfer(&mut self, to: NodeId) {
+    pub(super) fn transfer(&mut self, to: NodeId) {
         let Some(engine) = &mut self.engine else { return };
         if let Err(error) = engine.transfer(to) {
             tracing::debug!(%error, %to, "leadership is not handed over");
@@ -343,6 +347,7 @@ impl Node {
             id: me.id,
             name: me.name.clone(),
             tags: me.tags.clone(),
+            disk_full: me.disk_full,
             session: Some(crate::id::SessionId(u64::MAX)),
         };
         let peers = self.links.peers().filter(|(_, peer)| peer.hello.cluster == me.cluster);
@@ -351,6 +356,7 @@ impl Node {
             id,
             name: peer.hello.name.clone(),
             tags: peer.hello.tags.clone(),
+            disk_full: peer.hello.disk_full,
             session: peer.session,
         };
         let mut nodes: Vec<NodeView> = std::iter::once(own).chain(peers.map(view)).collect();
@@ -359,6 +365,10 @@ impl Node {
     }
 
     pub(super) fn on_report(&mut self, from: NodeId, report: Report) {
+        // Whoever has it keeps it until it is booked, and reports it again.
+        if self.disk_full.is_some() {
+            return;
+        }
         let Some(state) = self.state() else { return };
         let execution = report.execution;
         let ended = matches!(report.progress, Progress::Finished(_));
@@ -415,7 +425,7 @@ impl Node {
     /// Works out a client's write and proposes it.
     ///
     /// # Errors
-    /// If it is not valid as the state stands.
+    /// If it is not valid as the state stands, or the disk is full.
     pub(super) fn propose_write(
         &mut self,
         id: CommandId,
@@ -423,6 +433,9 @@ impl Node {
     ) -> Result<(), RequestError> {
         let no_leader = || RequestError::NoLeader("this node no longer leads".into());
         let state = self.state().ok_or(RequestError::NotServer)?;
+        if let Some(refusal) = self.refusal_of_full_disk() {
+            return Err(refusal);
+        }
         let now = self.cluster_now().ok_or_else(no_leader)?;
         let stamp = now.max(state.last_stamp());
         let command = self.prepare(&state, stamp, write).map_err(RequestError::Invalid)?;
@@ -604,7 +617,7 @@ impl Node {
         asked.filter(|&id| !is_in(id) && self.wish_of(id) == Wish::Leave).collect()
     }
 
-    fn matched(&self, id: NodeId) -> Option<LogIndex> {
+    pub(super) fn matched(&self, id: NodeId) -> Option<LogIndex> {
         self.raft.followers.get(&id).and_then(|follower| follower.matched)
     }
 

@@ -122,6 +122,8 @@ pub struct Hello {
     pub peer_addr: String,
     /// Whether it has left the cluster, and is about to stop.
     pub left: bool,
+    /// Whether its disk is full: it cannot lead, and starts nothing.
+    pub disk_full: bool,
     /// Its tags, the reserved ones included.
     pub tags: BTreeMap<String, String>,
 }

@@ -26,6 +26,7 @@ mod cluster;
 pub mod config;
 mod disk;
 mod effects;
+mod full;
 pub mod io;
 mod lead;
 mod links;
@@ -124,6 +125,8 @@ pub struct Node {
     life: Life,
     local: Local,
     disk: DiskQueue,
+    /// What the disk has no room for, while it is full.
+    disk_full: Option<String>,
     links: Links,
     roster: Roster,
     formation: Option<Formation>,
@@ -137,6 +140,8 @@ pub struct Node {
     disclaiming: BTreeSet<NodeId>,
     agent: Agent,
     requests: Requests,
+    /// The peer that said last that it leads.
+    claimed: Option<(Term, NodeId)>,
     forwarded: BTreeMap<CommandId, NodeId>,
     own: BTreeMap<CommandId, Own>,
     proposal_last: u64,
@@ -200,6 +205,7 @@ impl Node {
             life: Life::Running,
             local,
             disk: DiskQueue::default(),
+            disk_full: None,
             roster,
             formation,
             engine,
@@ -210,6 +216,7 @@ impl Node {
             disclaiming: BTreeSet::new(),
             agent,
             requests: Requests::default(),
+            claimed: None,
             forwarded: BTreeMap::new(),
             own: BTreeMap::new(),
             proposal_last: 0,
@@ -348,6 +355,8 @@ impl Node {
             Input::Resolved { name, result } => self.roster.on_resolved(now, &name, result),
             Input::Persisted { write, snapshot } => self.on_persisted(write, snapshot),
             Input::DiskFailed { reason } => self.halt(format!("the disk failed: {reason}")),
+            Input::DiskFull { reason } => self.on_disk_full(reason),
+            Input::DiskFree => self.on_disk_free(),
             Input::Request { id, request } => self.on_request(id, request),
             Input::RunFinished { execution, result } => self.agent.on_finished(execution, result),
             Input::Retag(tags) => self.retag(tags),
@@ -398,6 +407,7 @@ fn hello(
         gossip_addr: config.gossip_addr.to_string(),
         peer_addr: config.peer_addr.to_string(),
         left: false,
+        disk_full: false,
         tags: config.all_tags(tags),
     }
 }

@@ -273,14 +273,16 @@ fn log(event: &Event) {
         | Event::MemberUp { .. }
         | Event::MemberDown { .. }
         | Event::MemberLeft { .. }
-        | Event::VotersChanged { .. } => tracing::info!("{event}"),
+        | Event::VotersChanged { .. }
+        | Event::DiskFree => tracing::info!("{event}"),
         Event::NoLeader(_)
         | Event::InDoubt(_)
         | Event::Settled { how: Settled::WithoutQuorum, .. }
         | Event::Rejected { .. }
         | Event::Refused(_)
         | Event::ClockOff { .. }
-        | Event::JobTrouble(_) => tracing::warn!("{event}"),
+        | Event::JobTrouble(_)
+        | Event::DiskFull(_) => tracing::warn!("{event}"),
         Event::Launching(_) => tracing::debug!("{event}"),
     }
 }

@@ -130,6 +130,7 @@ pub(super) fn hello(place: usize) -> Hello {
         virgin: false,
         standing: Standing::default(),
         left: Default::default(),
+        disk_full: false,
         gossip_addr: format!("10.0.0.{}:8946", place + 2),
         peer_addr: format!("10.0.0.{}:6868", place + 2),
         tags: BTreeMap::new(),

@@ -165,7 +165,8 @@ struct FormatOnly {
 }
 
 impl DataDir {
-    /// Locks the directory `path` of the node `name`, makes it if there is none, and counts a boot.
+    /// Locks the directory `path` of the node `name`, and makes it if there is none. The boot that
+    /// this is counts once [`DataDir::recover`] has not refused the log.
     ///
     /// # Errors
     /// If it is in use, of another node or a newer version, damaged, or cannot be written.
@@ -184,7 +185,9 @@ impl DataDir {
         for left in half_written.into_iter().chain(left_over) {
             files::remove_if_there(&path.join(left)).map_err(DataDirError::Io)?;
         }
-        let mut node = match read_node(path)? {
+        let known = read_node(path)?;
+        let is_new = known.is_none();
+        let mut node = match known {
             Some(node) => node,
             None => new_node(path, name)?,
         };
@@ -194,7 +197,9 @@ impl DataDir {
         }
         probe(path).map_err(DataDirError::Io)?;
         node.boot = Boot(node.boot.0.saturating_add(1));
-        write_node(path, &node).map_err(DataDirError::Io)?;
+        if is_new {
+            write_node(path, &node).map_err(DataDirError::Io)?;
+        }
         for dir in [path.join(LOG_DIR), path.join(SNAPSHOT_DIR)] {
             files::create_dir(&dir).map_err(DataDirError::Io)?;
             files::remove_temporary(&dir).map_err(DataDirError::Io)?;
@@ -206,7 +211,8 @@ impl DataDir {
     /// called once, before anything is written.
     ///
     /// # Errors
-    /// If the log is damaged, or of a newer version, or cannot be read or repaired.
+    /// If the log is damaged or of a newer version: nothing in the directory was changed then. Or if
+    /// it cannot be read or repaired.
     pub fn recover(&self) -> Result<(Recovered, LogFiles), DataDirError> {
         let (log_dir, snapshot_dir) = (self.path.join(LOG_DIR), self.path.join(SNAPSHOT_DIR));
         let segments = files::read_segments(&log_dir).map_err(DataDirError::Io)?;
@@ -225,6 +231,8 @@ impl DataDir {
         }
         let recovery = recover(self.node.id, &segments, &snapshots);
         let recovery = recovery.map_err(|damage| self.log_error(damage))?;
+        // A directory that is refused stays as it is, so a boot counts from here on.
+        write_node(&self.path, &self.node).map_err(DataDirError::Io)?;
         let Recovery { recovered, writer, repairs, cut } = recovery;
         if let Some(cut) = cut {
             let (segment, offset, len) = (cut.segment.0, cut.offset, cut.len);

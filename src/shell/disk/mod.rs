@@ -9,7 +9,7 @@
 //! | `replaced-BOOT-INCARNATION/` | what earlier lives held whose disk was set back |
 //! | `snapshots/INDEX.snap` | the newest snapshot, see [`snapshot`](crate::codec::snapshot) |
 //!
-//! [`DataDir::open`] locks the directory and counts a boot. [`DataDir::recover`] reads and repairs
+//! [`DataDir::open`] locks the directory. [`DataDir::recover`] counts a boot, reads and repairs
 //! the log. [`Disk::start`] gives the files to one thread that writes group by group: whatever
 //! waits when a sync ends is the next group.
 //!
