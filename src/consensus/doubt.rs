@@ -5,8 +5,8 @@
 //! help a candidate that lacks the entry: while in doubt it grants no vote, no pre-vote, takes no
 //! leadership over and does not campaign. The doubt is over when
 //!
-//! - it follows a leader, and its log holds what that leader has committed, an entry of the leader's
-//!   own term among it, and everything that the leader believes it to hold; or
+//! - it follows a leader, and its log holds what that leader has committed, an entry of the
+//!   leader's own term among it, and everything that the leader believes it to hold; or
 //! - every voter answers, those not in doubt cannot elect a leader by themselves, and none of them
 //!   has a longer log than this server. Then nobody can know better. If one has, this server
 //!   stays in doubt, and votes for that one or whoever has as much.

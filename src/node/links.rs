@@ -594,3 +594,6 @@ fn frames(wall: Wall, messages: Vec<Message>) -> Vec<bytes::Bytes> {
     halves.extend(frames(wall, rest));
     halves
 }
+
+#[cfg(test)]
+mod tests;

@@ -105,6 +105,8 @@ async fn live(config: &AgentConfig, signals: Signals, known: &[String]) -> Resul
             let _ = stopped.wait_for(|stopped| *stopped).await;
         }))
     });
+    // For a life after this one. From here on they note what comes, so that nothing is missed.
+    let next = Signals::new()?;
     let watcher = tokio::spawn(signals.watch(config.clone(), control_in));
     let end = drive(&mut node, &mut world, &mut data).await;
     stop_http.send_replace(true);
@@ -114,8 +116,6 @@ async fn live(config: &AgentConfig, signals: Signals, known: &[String]) -> Resul
         tracing::warn!(%error, "the HTTP listener failed");
     }
     world.close().await;
-    // Before the old ones go, so that no signal is missed.
-    let signals = Signals::new()?;
     watcher.abort();
     match end {
         End::Stopped => {
@@ -129,7 +129,7 @@ async fn live(config: &AgentConfig, signals: Signals, known: &[String]) -> Resul
                 kept = %aside.display(),
                 "the node begins again as a new one, and gets its state from its peers"
             );
-            Ok(Life::Again(signals, join))
+            Ok(Life::Again(next, join))
         }
         End::Halted(reason) => Err(ExitError::Environment(format!("the node halts: {reason}"))),
     }

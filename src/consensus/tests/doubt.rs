@@ -222,8 +222,8 @@ fn leadership_is_not_handed_to_a_server_in_doubt() {
     assert_eq!(await_settled(&mut world, a), Settled::ByLeader);
 }
 
-/// An entry is acknowledged on A and B. A loses its copy, and C, which never had it, stands with A's
-/// vote.
+/// An entry is acknowledged on A and B. A loses its copy, and C, which never had it, stands with
+/// A's vote.
 fn lose_a_copy(seed: u64, lost: fn(&mut World, NodeId, usize)) -> (World, [NodeId; 3]) {
     let (mut world, b) = World::founded(3, seed);
     let [a, c] = others(&world, b)[..] else { panic!("three servers") };
