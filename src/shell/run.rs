@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use rand::RngExt;
 use tokio::net::{TcpListener, UdpSocket};
@@ -46,6 +47,7 @@ async fn serve(config: AgentConfig) -> Result<(), ExitError> {
     let sockets = Sockets::bind(&config).await?;
     let mut data = DataDir::open(&config.data_dir, &config.node_name).map_err(data_error)?;
     let (recovered, files) = data.recover().map_err(data_error)?;
+    let counters = files.counters();
     let (disk_done, disk) = mpsc::channel(QUEUE_LEN_MAX);
     let (net_events, net) = mpsc::channel(QUEUE_LEN_MAX);
     let (exec_events, exec) = mpsc::channel(QUEUE_LEN_MAX);
@@ -61,7 +63,7 @@ async fn serve(config: AgentConfig) -> Result<(), ExitError> {
     let links = Net::start(sockets.peers, sockets.gossip, net_events, NetLimits::default());
     let executor = Executor::new(exec_events);
     let sources = Sources { disk, net, exec, calls, control };
-    let mut world = TokioWorld::new(sources, links, writer, executor);
+    let mut world = TokioWorld::new(sources, links, writer, executor, Arc::clone(&counters));
     let node_config = node_config(&config, &data);
     tracing::info!(
         node = %node_config.name,
@@ -77,7 +79,7 @@ async fn serve(config: AgentConfig) -> Result<(), ExitError> {
     drop(recovered);
     let (stop_http, stopped) = watch::channel(false);
     let server = sockets.http.map(|listener| {
-        let http = HttpConfig::new(config.node_name.clone());
+        let http = HttpConfig { counters, ..HttpConfig::new(config.node_name.clone()) };
         let router = http::router(Client::new(calls_in), http);
         let mut stopped = stopped;
         tokio::spawn(http::serve(listener, router, async move {
@@ -108,6 +110,7 @@ async fn serve(config: AgentConfig) -> Result<(), ExitError> {
 async fn drive(node: &mut Node, world: &mut TokioWorld, data: &mut DataDir) -> End {
     loop {
         let next = turn(node, world);
+        world.counters().node.turns.add(1);
         if let Some(end) = world.end() {
             return end.clone();
         }
