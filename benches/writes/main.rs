@@ -5,8 +5,8 @@
 //!   then what applying an entry costs, how fast the disk syncs, and how long a server takes to
 //!   start on a log of 1 GiB.
 //! - `-- --peers` measures etcd with the same load as well: three members, puts of 256 bytes.
-//! - `-- --seconds 10` measures each step for that long; `-- --only load` (or `apply`, `disk`,
-//!   `recovery`, `peers`) does one part.
+//! - `-- --only load` (or `disk`, `recovery`) does one part; `-- --clients 256` and
+//!   `-- --at leader` do one step of the load, and `-- --seconds 60` makes each step that long.
 
 #![expect(clippy::print_stdout, reason = "a bench prints what it measures")]
 #![expect(clippy::print_stderr, reason = "the shared harness shows logs of a failed run")]
@@ -16,6 +16,7 @@ mod apply;
 #[allow(dead_code, reason = "the tests use what this bench does not")]
 mod cluster;
 mod disk;
+mod etcd;
 mod load;
 mod recovery;
 mod sample;
@@ -31,6 +32,8 @@ use sample::{Part, Sample, Used};
 const SECONDS_DEFAULT: u64 = 5;
 /// How many clients write at a time.
 const CLIENTS: [usize; 3] = [1, 16, 256];
+/// Where they do.
+const PATHS: [&str; 2] = ["leader", "follower"];
 /// The servers of the cluster.
 const SERVERS: usize = 3;
 
@@ -44,10 +47,16 @@ fn main() {
     let length = Duration::from_secs(seconds.unwrap_or(SECONDS_DEFAULT));
     let only = value("--only");
     let wants = |part: &str| only.as_deref().is_none_or(|only| only == part);
+    let clients = value("--clients").map(|text| text.parse().expect("--clients takes a number"));
+    let clients = clients.map_or(CLIENTS.to_vec(), |clients| vec![clients]);
+    let paths = value("--at").map_or(PATHS.map(String::from).to_vec(), |path| vec![path]);
     println!("{}", machine());
     if wants("load") {
         let apply = apply::micros_per_entry();
-        cronclave(length, apply);
+        let steps = cronclave(&paths, &clients, length, apply);
+        if args.iter().any(|arg| arg == "--peers") {
+            peers(&steps, length);
+        }
     }
     if wants("disk") {
         disk::measure();
@@ -74,18 +83,18 @@ fn machine() -> String {
 
 /// What one step of the load showed.
 struct Step {
-    path: &'static str,
+    path: String,
     seen: Seen,
     /// What each server used, that at which the clients wrote first.
     used: Vec<Used>,
 }
 
-fn cronclave(length: Duration, apply: f64) {
+fn cronclave(paths: &[String], clients: &[usize], length: Duration, apply: f64) -> Vec<Step> {
     let cluster = Cluster::start(SERVERS, 0);
     let mut number = 0;
     let mut steps = Vec::new();
-    for path in ["leader", "follower"] {
-        for clients in CLIENTS {
+    for path in paths {
+        for &clients in clients {
             steps.push(step(&cluster, path, clients, length, &mut number));
         }
     }
@@ -95,15 +104,45 @@ fn cronclave(length: Duration, apply: f64) {
     print_cpu(&steps, apply);
     println!("\nthe log");
     print_log(&steps);
+    steps
 }
 
-fn step(
-    cluster: &Cluster,
-    path: &'static str,
-    clients: usize,
-    length: Duration,
-    number: &mut u64,
-) -> Step {
+/// etcd beside what the leader showed.
+fn peers(steps: &[Step], length: Duration) {
+    let version = etcd::version().unwrap_or_else(|reason| panic!("{reason}"));
+    let ours: Vec<&Step> = steps.iter().filter(|step| step.path == PATHS[0]).collect();
+    let clients: Vec<usize> = ours.iter().map(|step| step.seen.clients).collect();
+    let theirs = etcd::measure(&clients, length);
+    println!("\netcd {version}, puts of {BODY_LEN} bytes over gRPC to the leader of 3 members");
+    println!(
+        "{:>7} {:>9} {:>8} {:>8} {:>8} {:>14} {:>10} {:>18}",
+        "clients",
+        "puts/s",
+        "refused",
+        "p50 ms",
+        "p99 ms",
+        "CPU us per put",
+        "generator",
+        "Cronclave to etcd"
+    );
+    for (ours, theirs) in ours.into_iter().zip(theirs) {
+        let etcd::Step { seen, cpu_micros } = theirs;
+        let writes = seen.writes() as f64;
+        println!(
+            "{:>7} {:>9.0} {:>8} {:>8.2} {:>8.2} {:>14.1} {:>10.1} {:>17.2}x",
+            seen.clients,
+            seen.rate(),
+            seen.refused,
+            seen.quantile(0.50),
+            seen.quantile(0.99),
+            cpu_micros / writes,
+            seen.cpu_micros / writes,
+            ours.seen.rate() / seen.rate(),
+        );
+    }
+}
+
+fn step(cluster: &Cluster, path: &str, clients: usize, length: Duration, number: &mut u64) -> Step {
     let leader = cluster.leader();
     let target = if path == "leader" { leader } else { (leader + 1) % SERVERS };
     let http = |node: usize| SocketAddr::from((cluster.addr_of(node), 8080));
@@ -115,7 +154,7 @@ fn step(
     let (seen, before, after) = load::run::<Http, _>(http(target), clients, length, number, sample);
     assert_eq!(cluster.leader(), leader, "the leader changed under load");
     let used = before.into_iter().zip(after).map(|(a, b)| Used::between(a, b)).collect();
-    Step { path, seen, used }
+    Step { path: path.to_owned(), seen, used }
 }
 
 fn print_rates(steps: &[Step]) {
@@ -150,33 +189,33 @@ fn print_rates(steps: &[Step]) {
 fn print_cpu(steps: &[Step], apply: f64) {
     println!(
         "{:<9} {:>7} {:>10} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}",
-        "at", "clients", "generator", "HTTP", "peers", "engine", "apply", "sync", "other", "all"
+        "at", "clients", "generator", "HTTP", "engine", "apply", "sockets", "sync", "other", "all"
     );
     for Step { path, seen, used } in steps {
         let writes = seen.writes() as f64;
         let per_write = |part| used.iter().map(|u| u.cpu_micros(part)).sum::<f64>() / writes;
-        // The threads that answer HTTP also move the bytes between the servers; a follower at which
-        // nobody writes moves about as many.
-        let net: Vec<f64> = used.iter().map(|u| u.cpu_micros(Part::Net) / writes).collect();
-        let http = (net[0] - net[2]).max(0.0);
-        let peers = net.iter().sum::<f64>() - http;
+        let sockets = |u: &Used| u.cpu_micros(Part::Engine) * u.engine_kernel_share();
+        let sockets = used.iter().map(sockets).sum::<f64>() / writes;
         let apply = apply * used.len() as f64;
         let generator = seen.cpu_micros / writes;
         let all = used.iter().map(Used::cpu_micros_all).sum::<f64>() / writes + generator;
         println!(
-            "{path:<9} {:>7} {generator:>10.1} {http:>8.1} {peers:>8.1} {:>8.1} {apply:>8.1} \
+            "{path:<9} {:>7} {generator:>10.1} {:>8.1} {:>8.1} {apply:>8.1} {sockets:>8.1} \
              {:>8.1} {:>8.1} {all:>8.1}",
             seen.clients,
-            per_write(Part::Engine) - apply,
+            per_write(Part::Http),
+            per_write(Part::Engine) - apply - sockets,
             per_write(Part::Disk),
             per_write(Part::Other),
         );
     }
-    println!("waits per write: engine, HTTP and peers, sync, each server");
+    println!(
+        "(sockets: those between the servers, and waking other threads)\nwaits per write of each server: engine, HTTP, sync"
+    );
     for Step { path, seen, used } in steps {
         let waits = |used: &Used| {
             let per_write = |part| used.waits(part) as f64 / seen.writes() as f64;
-            let parts = [Part::Engine, Part::Net, Part::Disk];
+            let parts = [Part::Engine, Part::Http, Part::Disk];
             parts.map(|part| format!("{:.2}", per_write(part))).join(" ")
         };
         let each: Vec<String> = used.iter().map(waits).collect();
