@@ -10,10 +10,11 @@ use serde_json::Value;
 /// The parts of a server, by its threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Part {
-    /// The thread that owns the node: Raft, the codecs, applying entries.
+    /// The thread that owns the node: Raft, the codecs, applying entries, and the sockets to the
+    /// other servers.
     Engine,
-    /// HTTP, and moving the bytes between the nodes.
-    Net,
+    /// HTTP.
+    Http,
     /// Writing and syncing the log.
     Disk,
     /// All else: the history's store, snapshots.
@@ -25,6 +26,8 @@ pub(crate) enum Part {
 pub(crate) struct Sample {
     /// Nanoseconds of CPU by part.
     cpu: BTreeMap<Part, u64>,
+    /// Ticks of CPU that the thread of the node took, and those of them inside the kernel.
+    engine_ticks: [u64; 2],
     /// How often threads of each part waited.
     waits: BTreeMap<Part, u64>,
     /// Bytes that the process had the kernel write to the disk, in whole pages.
@@ -49,6 +52,9 @@ impl Sample {
             let read = |file: &str| fs::read_to_string(task.path().join(file)).unwrap_or_default();
             let is_main = task.file_name().to_str() == Some(&pid.to_string());
             let part = part(is_main, read("comm").trim());
+            if is_main {
+                sample.engine_ticks = ticks(&read("stat"));
+            }
             let nanos = read("schedstat").split(' ').next().and_then(|text| text.parse().ok());
             *sample.cpu.entry(part).or_default() += nanos.unwrap_or(0);
             *sample.waits.entry(part).or_default() +=
@@ -76,8 +82,14 @@ impl Used {
 
     /// Microseconds of CPU of the whole process.
     pub(crate) fn cpu_micros_all(&self) -> f64 {
-        let parts = [Part::Engine, Part::Net, Part::Disk, Part::Other];
+        let parts = [Part::Engine, Part::Http, Part::Disk, Part::Other];
         parts.into_iter().map(|part| self.cpu_micros(part)).sum()
+    }
+
+    /// The share of the node's thread that was spent inside the kernel: on sockets, mostly.
+    pub(crate) fn engine_kernel_share(&self) -> f64 {
+        let rose = |at: usize| self.after.engine_ticks[at] - self.before.engine_ticks[at];
+        rose(1) as f64 / rose(0).max(1) as f64
     }
 
     /// How often threads of one part waited for something.
@@ -107,10 +119,21 @@ pub(crate) fn peak_memory(pid: u32) -> u64 {
 fn part(is_main: bool, name: &str) -> Part {
     match name {
         _ if is_main => Part::Engine,
-        "tokio-rt-worker" => Part::Net,
+        "cronclave-http" => Part::Http,
         "cronclave-disk" => Part::Disk,
         _ => Part::Other,
     }
+}
+
+/// The ticks of CPU in a thread's `stat`, and those of them inside the kernel.
+fn ticks(stat: &str) -> [u64; 2] {
+    // The name, in parentheses, may hold anything; user and system time are the 12th and 13th after.
+    let rest = stat.rsplit_once(") ").map(|(_, rest)| rest).unwrap_or_default();
+    let at = |field: usize| {
+        let text = rest.split(' ').nth(field).unwrap_or_default();
+        text.parse::<u64>().unwrap_or(0)
+    };
+    [at(11) + at(12), at(12)]
 }
 
 /// The number behind `name` at the beginning of a line.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use rand::RngExt;
 use tokio::net::{TcpListener, UdpSocket};
+use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
@@ -25,7 +26,7 @@ use crate::shell::net::{self, Net, NetLimits};
 use crate::shell::world::{Client, End, QUEUE_LEN_MAX, Sources, TokioWorld};
 use crate::time::Now;
 
-/// The threads that move bytes and answer HTTP, beside the one that owns the node.
+/// The threads that answer HTTP and watch processes, beside the one that owns the node.
 const WORKER_THREADS: usize = 2;
 
 /// Runs a server or an agent until it is told to stop, or cannot go on.
@@ -33,15 +34,21 @@ const WORKER_THREADS: usize = 2;
 /// # Errors
 /// If something that it needs is not there: a port, a directory, a disk that works, undamaged data.
 pub fn run(config: AgentConfig) -> Result<(), ExitError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    let no_threads =
+        |error| ExitError::Environment(format!("the system gives no threads: {error}"));
+    let workers = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKER_THREADS)
+        .thread_name("cronclave-http")
         .enable_all()
         .build()
-        .map_err(|error| ExitError::Environment(format!("the system gives no threads: {error}")))?;
-    runtime.block_on(serve(config))
+        .map_err(no_threads)?;
+    // The sessions with the peers are on the node's own thread: handing each frame over to another
+    // one would cost more than to read it.
+    let node = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    node.map_err(no_threads)?.block_on(serve(config, workers.handle()))
 }
 
-async fn serve(config: AgentConfig) -> Result<(), ExitError> {
+async fn serve(config: AgentConfig, workers: &Handle) -> Result<(), ExitError> {
     greet(&config);
     let signals = Signals::new()?;
     let sockets = Sockets::bind(&config).await?;
@@ -61,7 +68,7 @@ async fn serve(config: AgentConfig) -> Result<(), ExitError> {
         ExitError::Environment(format!("the system gives no thread for the disk: {error}"))
     })?;
     let links = Net::start(sockets.peers, sockets.gossip, net_events, NetLimits::default());
-    let executor = Executor::new(exec_events);
+    let executor = Executor::new(exec_events, workers.clone());
     let sources = Sources { disk, net, exec, calls, control };
     let mut world = TokioWorld::new(sources, links, writer, executor, Arc::clone(&counters));
     let node_config = node_config(&config, &data);
@@ -82,10 +89,14 @@ async fn serve(config: AgentConfig) -> Result<(), ExitError> {
         let http = HttpConfig { counters, ..HttpConfig::new(config.node_name.clone()) };
         let router = http::router(Client::new(calls_in), http);
         let mut stopped = stopped;
-        tokio::spawn(http::serve(listener, router, async move {
-            // An error says that the other end is gone, which stops the listener too.
-            let _ = stopped.wait_for(|stopped| *stopped).await;
-        }))
+        workers.spawn(async move {
+            let listener = TcpListener::from_std(listener)?;
+            let stop = async move {
+                // An error says that the other end is gone, which stops the listener too.
+                let _ = stopped.wait_for(|stopped| *stopped).await;
+            };
+            http::serve(listener, router, stop).await
+        })
     });
     let watcher = tokio::spawn(signals.watch(config, control_in));
     let end = drive(&mut node, &mut world, &mut data).await;
@@ -196,7 +207,8 @@ fn node_config(config: &AgentConfig, data: &DataDir) -> NodeConfig {
 struct Sockets {
     peers: TcpListener,
     gossip: UdpSocket,
-    http: Option<TcpListener>,
+    /// To be served on other threads than the rest.
+    http: Option<std::net::TcpListener>,
 }
 
 impl Sockets {
@@ -210,7 +222,7 @@ impl Sockets {
         let gossip = gossip.map_err(|e| taken("gossip (udp)", config.bind, e))?;
         let http = match config.server {
             true => {
-                let bound = net::listen(config.http_addr);
+                let bound = net::listen(config.http_addr).and_then(TcpListener::into_std);
                 Some(bound.map_err(|e| taken("HTTP (tcp)", config.http_addr, e))?)
             }
             false => None,
