@@ -61,6 +61,7 @@ impl<M: Machine> Engine<M> {
         }
         let deadline = self.now + self.config.lease() * 2;
         self.upkeep.transfer = Some((self.status.term, deadline));
+        self.quiet_at = None;
         let _entered = self.host.enter();
         self.host.spawn(async move {
             // A stopped Raft shows in its metrics.
