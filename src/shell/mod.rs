@@ -4,6 +4,7 @@
 //! moves bytes and speaks to it through bounded channels.
 
 pub mod config;
+pub mod counters;
 pub mod disk;
 pub mod exec;
 pub mod exit;
