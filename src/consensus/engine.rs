@@ -23,7 +23,8 @@ use super::serve::Incoming;
 use super::status::{Role, Status};
 use super::store::{LogStore, Sync};
 use super::types::{
-    Callback, LogId, Payload, Peer, Snapshot, SnapshotMeta, TypeConfig, Vote, index_of, term_of,
+    Callback, LogId, Payload, Peer, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, Vote,
+    index_of, term_of,
 };
 use super::upkeep::Upkeep;
 use crate::codec::record::Recovered;
@@ -142,6 +143,8 @@ pub struct Engine<M: Machine> {
     pub(crate) effects: Effects<M>,
     pub(crate) now: Mono,
     pub(crate) status: Status,
+    /// The membership that `status` was read from.
+    pub(crate) membership: Option<Arc<StoredMembership>>,
     pub(crate) turn: Turn,
     pub(crate) incoming: BTreeMap<NodeId, Incoming>,
     /// Requests that wait for a vote to be durable, with their sessions.
@@ -226,6 +229,7 @@ impl<M: Machine> Engine<M> {
             effects,
             now,
             status: Status::default(),
+            membership: None,
             turn: Turn::default(),
             incoming: BTreeMap::new(),
             held: VecDeque::new(),
