@@ -444,6 +444,11 @@ impl<M: Machine> Engine<M> {
         self.machine.machine()
     }
 
+    /// What `read` finds in the replicated state, without a clone of it.
+    pub fn read_machine<T>(&self, read: impl FnOnce(&M) -> T) -> T {
+        self.machine.read(read)
+    }
+
     /// A hash over every random number drawn so far, for checks of determinism.
     pub fn draws(&self) -> u64 {
         self.host.draws()
