@@ -340,6 +340,7 @@ impl Node {
             Input::Datagram { from, payload } => self.roster.on_datagram(now, from, &payload),
             Input::Resolved { name, result } => self.roster.on_resolved(now, &name, result),
             Input::Persisted { write, snapshot } => self.on_persisted(write, snapshot),
+            Input::HistoryKept { .. } | Input::HistoryRead { .. } => {}
             Input::DiskFailed { reason } => self.halt(format!("the disk failed: {reason}")),
             Input::Request { id, request } => self.on_request(id, request),
             Input::RunFinished { execution, result } => self.agent.on_finished(execution, result),
