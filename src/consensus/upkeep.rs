@@ -66,6 +66,7 @@ impl<M: Machine> Engine<M> {
         }
         let deadline = self.now + self.config.lease() * 2;
         self.upkeep.transfer = Some((self.status.term, deadline));
+        self.quiet_at = None;
         let _entered = self.host.enter();
         self.host.spawn(async move {
             // A stopped Raft shows in its metrics.
@@ -77,11 +78,13 @@ impl<M: Machine> Engine<M> {
     /// The disk is full. Writes wait, and it is for the owner to say who takes over: without this
     /// node's vote, which cannot be written, perhaps nobody can.
     pub fn on_disk_full(&mut self) {
+        self.quiet_at = None;
         self.upkeep.is_disk_full = true;
     }
 
     /// There is space on the disk again.
     pub fn on_disk_free(&mut self) {
+        self.quiet_at = None;
         self.upkeep.is_disk_full = false;
     }
 
