@@ -360,6 +360,7 @@ impl Node {
             Input::Datagram { from, payload } => self.roster.on_datagram(now, from, &payload),
             Input::Resolved { name, result } => self.roster.on_resolved(now, &name, result),
             Input::Persisted { write, snapshot } => self.on_persisted(write, snapshot),
+            Input::HistoryKept { .. } | Input::HistoryRead { .. } => {}
             Input::DiskFailed { reason } => self.halt(format!("the disk failed: {reason}")),
             Input::DiskFull { reason } => self.on_disk_full(reason),
             Input::DiskFree => self.on_disk_free(),

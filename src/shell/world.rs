@@ -227,6 +227,7 @@ impl World for TokioWorld {
                     self.ready.push_back(Input::DiskFailed { reason: error.to_string() });
                 }
             }
+            Output::History { .. } | Output::ReadHistory { .. } => {}
             Output::Launch(spec) => self.exec.launch(spec),
             Output::Kill { execution, reason } => self.exec.kill(execution, reason),
             Output::Reply { id, reply } => {
