@@ -21,6 +21,7 @@ fn hello(name: &str, boot: u64, nonce: u64) -> Hello {
         virgin: false,
         standing: Standing::default(),
         left: false,
+        disk_full: false,
         tags: BTreeMap::new(),
     }
 }
