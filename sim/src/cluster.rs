@@ -282,6 +282,7 @@ fn machine(shape: &Shape, index: usize, rng: &mut StdRng) -> shared::Machine {
         gossip_addr: addr_of(index, GOSSIP_PORT),
         peer_addr: addr_of(index, PEER_PORT),
         tags,
+        joins: None,
         join: if lone { Vec::new() } else { join.collect() },
         retry_interval: Duration::from_secs(5),
         reconnect_timeout: Duration::from_secs(24 * 3_600),

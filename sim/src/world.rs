@@ -264,6 +264,7 @@ impl World for SimWorld {
             Output::Persist { write, records, snapshot } => {
                 host.writes.push(Write { write, records, snapshot });
             }
+            Output::History { .. } | Output::ReadHistory { .. } => {}
             Output::Launch(spec) => {
                 let kill = Rc::new(Mailbox::default());
                 record(&host.shared, host.index, &spec);
@@ -287,7 +288,8 @@ impl World for SimWorld {
                 host.shared.events.borrow_mut().push(happened);
             }
             Output::Stopped => host.over.set(true),
-            Output::Halt { reason } => {
+            // No simulated disk is set back.
+            Output::Reincarnate { reason, .. } | Output::Halt { reason } => {
                 host.shared.halts.borrow_mut().push((host.index, reason));
                 host.over.set(true);
             }

@@ -372,7 +372,9 @@ impl Run {
                 let leader = orders.coin().then(|| orders.node_id(&self.known));
                 Message::Leads { term: orders.term(self.term), leader }
             }
-            7.. => orders.one_of(&[Parting::Leave, Parting::Removed, Parting::Refused]).message(),
+            7.. => orders
+                .one_of(&[Parting::Leave, Parting::Removed, Parting::Refused, Parting::SetBack])
+                .message(),
         };
         self.say(orders, place, message);
     }
@@ -466,6 +468,7 @@ enum Parting {
     Leave,
     Removed,
     Refused,
+    SetBack,
 }
 
 impl Parting {
@@ -474,6 +477,7 @@ impl Parting {
             Self::Leave => Message::Leave,
             Self::Removed => Message::Removed,
             Self::Refused => Message::Refused("no".to_owned()),
+            Self::SetBack => Message::SetBack { boot: Boot(1), seen: Boot(2) },
         }
     }
 }

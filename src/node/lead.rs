@@ -104,7 +104,7 @@ impl Node {
     /// The cluster's clock; `None` unless this node leads and hears a quorum.
     fn cluster_now(&mut self) -> Option<Wall> {
         self.leading.as_ref()?;
-        let floor = self.state()?.last_stamp();
+        let floor = self.engine.as_ref()?.read_machine(|machine| machine.0.last_stamp());
         let voters: Vec<NodeId> = self.raft.voters.iter().copied().collect();
         self.clock.read(self.now, self.links.me().id, &voters, floor)
     }
@@ -252,7 +252,10 @@ impl Node {
         let me = self.id();
         let linked = |id: &&NodeId| **id != me && self.links.session_of(**id).is_some();
         let matched = |id: &&NodeId| self.matched(**id);
-        let to = self.raft.voters.iter().filter(linked).max_by_key(matched).copied();
+        let in_doubt =
+            |id: &&NodeId| self.engine.as_ref().is_some_and(|engine| engine.is_in_doubt(**id));
+        let able = self.raft.voters.iter().filter(linked).filter(|id| !in_doubt(id));
+        let to = able.max_by_key(matched).copied();
         if let (true, Some(to)) = (self.leading.is_some(), to) {
             self.transfer(to);
         }
@@ -565,8 +568,8 @@ impl Node {
     fn configured(&self) -> Vec<Server> {
         let since = self.leading.as_ref().map_or(self.now.mono, |leading| leading.since);
         let server = |id: NodeId, role: RaftRole| {
-            let alive =
-                id == self.id() || self.links.session_of(id).is_some() || self.roster.is_alive(id);
+            let gossips = self.roster.is_alive(id) && !self.is_reborn(id);
+            let alive = id == self.id() || self.links.session_of(id).is_some() || gossips;
             let dead = Health::Dead { since: self.roster.dead_since(id).unwrap_or(since) };
             Server {
                 id,
@@ -581,6 +584,18 @@ impl Node {
         let voters = self.raft.voters.iter().map(|&id| server(id, RaftRole::Voter));
         let learners = self.raft.learners.iter().map(|&id| server(id, RaftRole::Learner));
         voters.chain(learners).collect()
+    }
+
+    /// Whether another life of the server lives at its address: then this one is dead, whatever
+    /// gossip still says.
+    fn is_reborn(&self, id: NodeId) -> bool {
+        let Some(old) = self.raft.members.get(&id) else { return false };
+        self.links.peers().any(|(other, peer)| {
+            *other != id
+                && peer.session.is_some()
+                && peer.hello.name.as_str() == old.name
+                && peer.hello.peer_addr == old.addr
+        })
     }
 
     /// What a server wants. That it asked to leave holds for that life alone: whoever starts it

@@ -35,6 +35,7 @@ pub mod message;
 mod replicated;
 pub mod request;
 mod requests;
+pub mod rescue;
 mod serve;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -45,6 +46,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use self::clock::ClusterClock;
+use self::cluster::DialBasis;
 use self::config::NodeConfig;
 use self::disk::DiskQueue;
 use self::io::{Event, Input, Output};
@@ -56,7 +58,7 @@ use self::replicated::Replicated;
 use self::requests::Requests;
 use crate::codec::DecodeError;
 use crate::codec::record::Recovered;
-use crate::consensus::{self, Engine, EngineConfig};
+use crate::consensus::{self, Engine, EngineConfig, Standing};
 use crate::dispatch::agent::Agent;
 use crate::id::{ClusterId, CommandId, NodeId, RequestId, Term};
 use crate::membership::formation::{Candidate, Formation, Start};
@@ -148,6 +150,9 @@ pub struct Node {
     read_last: u64,
     no_leader_at: Mono,
     report_at: Mono,
+    dial_basis: Option<DialBasis>,
+    /// The version of the links of which formation knows.
+    formation_basis: Option<u64>,
 }
 
 /// Whether a node runs.
@@ -185,19 +190,21 @@ impl Node {
             && recovered.snapshot.is_none()
             && recovered.purged.is_none();
         let tags = config.tags.clone();
-        let me = hello(&config, &tags, &local, virgin, rng.random());
+        let mut me = hello(&config, &tags, &local, virgin, rng.random());
+        me.standing = engine.as_ref().map(Engine::standing).unwrap_or_default();
         let formation = formation(&config, &me, &local, rng.random(), now.mono);
         let roster = Roster::new(roster_config(&config, &local), rng.random(), now.mono);
         let raft = engine.as_ref().map(|engine| engine.status().clone()).unwrap_or_default();
-        Ok(Self {
-            links: Links::new(me, rng.random()),
+        let doubt = raft.doubt.map(|doubt| Output::Event(Event::InDoubt(doubt)));
+        let mut node = Self {
+            links: Links::new(me, local.met.clone(), rng.random()),
             config,
             tags,
             now,
             booted: now.mono,
             rng,
             inputs: VecDeque::new(),
-            outputs: VecDeque::new(),
+            outputs: doubt.into_iter().collect(),
             loopback: VecDeque::new(),
             life: Life::Running,
             local,
@@ -221,7 +228,13 @@ impl Node {
             read_last: 0,
             no_leader_at: now.mono + NO_LEADER_EVERY,
             report_at: now.mono + REPORT_EVERY,
-        })
+            dial_basis: None,
+            formation_basis: None,
+        };
+        if let (None, Some(cluster)) = (node.local.cluster, node.config.joins) {
+            node.belong_to(cluster);
+        }
+        Ok(node)
     }
 
     /// Takes one input. It is worked off by the next [`Node::run`].
@@ -347,6 +360,7 @@ impl Node {
             Input::Datagram { from, payload } => self.roster.on_datagram(now, from, &payload),
             Input::Resolved { name, result } => self.roster.on_resolved(now, &name, result),
             Input::Persisted { write, snapshot } => self.on_persisted(write, snapshot),
+            Input::HistoryKept { .. } | Input::HistoryRead { .. } => {}
             Input::DiskFailed { reason } => self.halt(format!("the disk failed: {reason}")),
             Input::DiskFull { reason } => self.on_disk_full(reason),
             Input::DiskFree => self.on_disk_free(),
@@ -396,6 +410,7 @@ fn hello(
         cluster: local.cluster,
         expect: config.expect(),
         virgin,
+        standing: Standing::default(),
         gossip_addr: config.gossip_addr.to_string(),
         peer_addr: config.peer_addr.to_string(),
         left: false,

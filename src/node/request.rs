@@ -199,4 +199,7 @@ pub struct NodeStatus {
     pub disk_full: Option<String>,
     /// What is missing while there is no leader.
     pub waiting_for: Option<String>,
+    /// Which servers, of this and those that answer, do not vote because their logs were cut, and
+    /// what this one waits for.
+    pub in_doubt: Option<String>,
 }

@@ -222,6 +222,7 @@ impl Node {
             running: self.agent.running().count(),
             disk_full: self.disk_full.clone(),
             waiting_for: leader.is_none().then(|| self.missing()),
+            in_doubt: self.doubts(),
         }
     }
 

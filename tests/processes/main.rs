@@ -7,6 +7,7 @@ mod demo;
 mod disks;
 mod forming;
 mod kills;
+mod lives;
 mod load;
 mod nodes;
 mod pauses;

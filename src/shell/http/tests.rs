@@ -149,6 +149,7 @@ impl FakeNode {
             running: 0,
             disk_full: None,
             waiting_for: (!leads).then(|| "3 servers, know 1".to_owned()),
+            in_doubt: None,
         }
     }
 }
