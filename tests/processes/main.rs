@@ -8,5 +8,6 @@ mod forming;
 mod kills;
 mod nodes;
 mod quorum;
+mod recovery;
 mod refusals;
 mod stopping;
