@@ -14,6 +14,7 @@ use openraft::rt::{MpscReceiver as _, WatchReceiver as _};
 use openraft::{ChangeMembers, Config, RaftMetrics, ReadPolicy, SnapshotPolicy};
 
 use super::channels::{lock, mpsc};
+use super::doubt::Doubts;
 use super::effect::{Change, ChangeError, Effect, Effects, NotLeader, ProposeError};
 use super::machine::{Machine, Phase, StateMachine};
 use super::message::Message;
@@ -152,6 +153,7 @@ pub struct Engine<M: Machine> {
     /// The last leader heard, and when.
     pub(crate) heard: Option<(NodeId, Mono)>,
     pub(crate) upkeep: Upkeep,
+    pub(crate) doubts: Doubts,
 }
 
 /// Whether Raft runs.
@@ -231,6 +233,7 @@ impl<M: Machine> Engine<M> {
             agreed: None,
             heard: None,
             upkeep,
+            doubts: Doubts::default(),
         };
         engine.start()?;
         engine.machine.set_phase(Phase::Live);
@@ -243,7 +246,9 @@ impl<M: Machine> Engine<M> {
     pub(crate) fn start(&mut self) -> Result<(), BootError> {
         let started = Arc::new(Mutex::new(None));
         let slot = Arc::clone(&started);
-        let (id, config) = (self.config.id, Arc::clone(&self.raft_config));
+        let enable_elect = self.store.doubt().is_none();
+        let config = Arc::new(Config { enable_elect, ..Config::clone(&self.raft_config) });
+        let id = self.config.id;
         let (net, store) = (self.net.clone(), self.store.clone());
         let machine = self.machine.clone();
         self.host.spawn(async move {
@@ -267,6 +272,7 @@ impl<M: Machine> Engine<M> {
         let _entered = self.host.enter();
         self.net.connect(peer);
         self.incoming.remove(&peer);
+        self.doubts.forget(peer);
         if let Some(raft) = self.raft() {
             self.host.spawn(async move {
                 // A stopped Raft shows in its metrics.
@@ -280,6 +286,7 @@ impl<M: Machine> Engine<M> {
         let _entered = self.host.enter();
         self.net.disconnect(peer);
         self.incoming.remove(&peer);
+        self.doubts.forget(peer);
     }
 
     /// The write `write` is durable; `snapshot` holds the bytes if it was a snapshot's.
@@ -382,6 +389,7 @@ impl<M: Machine> Engine<M> {
         self.settle();
         self.keep_up();
         self.settle();
+        self.weigh_doubt();
         if let Some((write, records)) = self.store.flush() {
             self.effects.push(Effect::Persist { write, records, snapshot: None });
         }

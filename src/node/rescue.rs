@@ -1,5 +1,5 @@
 //! A node's data directory without the node: what its records say ([`survey`]), and the logs with
-//! which an operator's repair has it go on ([`refound`], [`rehome`], [`rejoin`]).
+//! which an operator's repair has it go on ([`refound`], [`rehome`]).
 //!
 //! All of it is worked out from what was read and gives the records of a whole new log; whoever
 //! owns the files writes them. Nothing here decides *whether* to do it: that is the operator's.
@@ -7,8 +7,6 @@
 //! **Invariants**
 //! - A log that is founded again belongs to a cluster of another id, in the replicated state as in
 //!   the node's own facts: the servers that were given up can never speak to it again.
-//! - A log that a lost one is replaced by holds no vote and no entry, and the cluster that it may
-//!   join, so its server can neither found a cluster nor join another.
 
 use bytes::Bytes;
 
@@ -79,12 +77,6 @@ pub fn rehome(recovered: &Recovered, cluster: ClusterId) -> Vec<Record> {
     facts.chain([belongs_to(cluster)]).collect()
 }
 
-/// The log of a new node that may join `cluster` and no other, and found none. If no cluster is
-/// known, it is empty.
-pub fn rejoin(cluster: Option<ClusterId>) -> Vec<Record> {
-    cluster.map(belongs_to).into_iter().collect()
-}
-
 fn belongs_to(cluster: ClusterId) -> Record {
     let fact: Bytes = encode(&LocalFact::Cluster(cluster));
     Record::Local(fact)
@@ -123,6 +115,7 @@ mod tests {
             gossip_addr: addr,
             peer_addr: addr,
             tags: BTreeMap::new(),
+            joins: None,
             join: Vec::new(),
             retry_interval: Duration::from_secs(1),
             reconnect_timeout: Duration::from_secs(3_600),
@@ -197,6 +190,8 @@ mod tests {
             Record::Truncate { .. }
             | Record::Purge { .. }
             | Record::Reset { .. }
+            | Record::Doubt(_)
+            | Record::Settled
             | Record::Checkpoint(_) => panic!("{record:?}"),
         }
     }
@@ -235,18 +230,6 @@ mod tests {
         let written = again.ask(zone("Europe/Rome"));
         assert!(matches!(written, Reply::Written(_)), "{written:?}");
         assert_eq!(survey(&again.disk).unwrap().cluster, Some(new));
-    }
-
-    #[test]
-    fn a_server_that_has_lost_its_log_founds_nothing() {
-        let disk = disk_of(rejoin(Some(ClusterId(5))));
-        let found = survey(&disk).unwrap();
-        assert_eq!((found.cluster, found.has_no_raft()), (Some(ClusterId(5)), true));
-        let mut bench = Bench::boot(1, 1, disk).unwrap();
-        bench.run_for(5);
-        assert_eq!(bench.node.cluster(), Some(ClusterId(5)));
-        assert_eq!(bench.disk.vote, None);
-        assert_eq!(rejoin(None), Vec::new());
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod admission;
 mod chaos;
 mod cluster;
 mod determinism;
+mod doubt;
 mod forge;
 mod rescue;
 mod runtime;

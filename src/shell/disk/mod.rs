@@ -6,9 +6,10 @@
 //! | `lock` | locked while a process uses the directory, and holds its id |
 //! | `log/NUMBER.log` | the segments of the log, see [`codec::log`](crate::codec::log) |
 //! | `moves.json` | renames of a repair that are still to happen |
+//! | `replaced-BOOT-INCARNATION/` | what earlier lives held whose disk was set back |
 //! | `snapshots/INDEX.snap` | the newest snapshot, see [`snapshot`](crate::codec::snapshot) |
 //!
-//! [`DataDir::open`] locks the directory and counts a boot. [`DataDir::recover`] reads and repairs
+//! [`DataDir::open`] locks the directory. [`DataDir::recover`] counts a boot, reads and repairs
 //! the log. [`Disk::start`] gives the files to one thread that writes group by group: whatever
 //! waits when a sync ends is the next group.
 //!
@@ -25,6 +26,7 @@ mod data_dir;
 mod files;
 mod moves;
 mod offline;
+mod replaced;
 mod rescue;
 mod writer;
 

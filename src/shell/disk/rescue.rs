@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::data_dir::{self, DataDirError, NodeFacts, SNAPSHOT_DIR};
+use super::data_dir::{self, DataDirError, HISTORY_DIR, NodeFacts, SNAPSHOT_DIR};
 use super::files;
 use super::offline::{Offline, Stage, ToolError};
 use crate::codec::record::{Record, Recovered};
@@ -21,9 +21,6 @@ const PEERS_FILE: &str = "raft/peers.json";
 
 /// The longest such file that is read, in bytes.
 const PEERS_LEN_MAX: u64 = 1 << 20;
-
-/// The history of a server, below the data directory.
-const HISTORY_DIR: &str = "history";
 
 /// How a server that has lost its data comes back: as a new one, whose files start empty.
 pub struct RepairPlan {
@@ -72,7 +69,8 @@ impl RepairPlan {
             }
         }
         let known = survey.as_ref().and_then(|survey| survey.cluster);
-        let old_cluster = node.as_ref().and_then(|node| node.cluster).or(known);
+        let stored = node.as_ref().and_then(|node| node.cluster.or(node.joins));
+        let old_cluster = stored.or(known);
         let moves = cluster.is_some_and(|cluster| Some(cluster) != old_cluster);
         let cluster = cluster.or(old_cluster);
         if damage.is_empty() && !moves {
@@ -85,8 +83,10 @@ impl RepairPlan {
             (Some(node), Some(survey), Some(found), Some(cluster))
                 if survey.has_no_raft() && damage.is_empty() =>
             {
-                let node = NodeFacts { cluster: Some(cluster), ..node.clone() };
-                Some((node, rescue::rehome(found, cluster)))
+                let records = rescue::rehome(found, cluster);
+                let cluster = Some(cluster);
+                let node = NodeFacts { cluster, joins: None, ..node.clone() };
+                Some((node, records))
             }
             _ => None,
         };
@@ -127,8 +127,8 @@ impl RepairPlan {
                 note,
             },
             None => Stage {
-                node: NodeFacts { cluster: self.cluster, ..NodeFacts::draw(name)? },
-                records: rescue::rejoin(self.cluster),
+                node: NodeFacts { joins: self.cluster, ..data_dir::new_facts(name)? },
+                records: Vec::new(),
                 also: vec![SNAPSHOT_DIR, HISTORY_DIR],
                 aside: "damaged",
                 more: Vec::new(),
@@ -228,7 +228,7 @@ impl RecoverPlan {
             more.push((PEERS_FILE.to_owned(), done));
         }
         let stage = Stage {
-            node: NodeFacts { cluster: Some(self.cluster), ..self.node },
+            node: NodeFacts { cluster: Some(self.cluster), joins: None, ..self.node },
             records,
             also: Vec::new(),
             aside: "before-recovery",
@@ -258,7 +258,8 @@ fn read_whole(dir: &Offline) -> Result<(NodeFacts, Recovered, NodeSurvey), ToolE
 /// If the directory is damaged.
 pub fn show(dir: &Offline) -> Result<(NodeName, NodeId, Option<ClusterId>, NodeSurvey), ToolError> {
     let (node, _, survey) = read_whole(dir)?;
-    Ok((node.name, node.id, node.cluster.or(survey.cluster), survey))
+    let cluster = node.cluster.or(node.joins).or(survey.cluster);
+    Ok((node.name, node.id, cluster, survey))
 }
 
 /// What is wrong, without what to do about it, which the tool is about to do.
