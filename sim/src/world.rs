@@ -264,6 +264,7 @@ impl World for SimWorld {
             Output::Persist { write, records, snapshot } => {
                 host.writes.push(Write { write, records, snapshot });
             }
+            Output::History { .. } | Output::ReadHistory { .. } => {}
             Output::Launch(spec) => {
                 let kill = Rc::new(Mailbox::default());
                 record(&host.shared, host.index, &spec);

@@ -4,6 +4,7 @@
 
 mod cluster;
 mod demo;
+mod disks;
 mod forming;
 mod kills;
 mod lives;
@@ -13,5 +14,6 @@ mod pauses;
 mod quorum;
 mod recovery;
 mod refusals;
+mod small_disk;
 mod stopping;
 mod sudden;

@@ -202,6 +202,7 @@ impl Bench {
             Output::Close { session } => self.sessions.retain(|_, open| *open != session),
             Output::Datagram { payload, .. } => keep(&mut self.datagrams, payload),
             Output::Resolve { .. } | Output::Kill { .. } => {}
+            Output::History { .. } | Output::ReadHistory { .. } => {}
             Output::Persist { write, records, snapshot } => {
                 self.writes.push_back((write, records, snapshot));
             }
