@@ -12,8 +12,8 @@ use bytes::Bytes;
 
 use super::local::{Local, LocalFact};
 use crate::codec::record::{Record, Recovered};
-use crate::codec::{DecodeError, encode};
-use crate::consensus;
+use crate::codec::{DecodeError, decode, encode};
+use crate::consensus::{self, Described};
 use crate::id::{ClusterId, NodeId};
 use crate::jobs::command::{Command, Stamped};
 use crate::time::Wall;
@@ -75,6 +75,37 @@ pub fn rehome(recovered: &Recovered, cluster: ClusterId) -> Vec<Record> {
     let locals = recovered.locals.iter().cloned().map(Record::Local);
     let facts = checkpoint.into_iter().chain(locals);
     facts.chain([belongs_to(cluster)]).collect()
+}
+
+/// What an entry of the log says, in a few words for people.
+pub fn describe(body: &[u8]) -> String {
+    let payload = match consensus::describe(body) {
+        Ok(Described::Command(payload)) => payload,
+        Ok(Described::Other(text)) => return text,
+        Err(error) => return error.to_string(),
+    };
+    let command = match decode::<Stamped>("log entry", &payload.0) {
+        Ok(entry) => entry.command,
+        Err(error) => return error.to_string(),
+    };
+    match command {
+        Command::Found { cluster } => format!("found cluster {cluster}"),
+        Command::Admit { name, id, boot, .. } => format!("admit {name} ({id}), boot {boot}"),
+        Command::Settings { timezone } => format!("set the time zone to {timezone:?}"),
+        Command::PutJob { spec, .. } => format!("put job {}", spec.name),
+        Command::DeleteJob { name } => format!("delete job {name}"),
+        Command::ToggleJob { name, .. } => format!("toggle job {name}"),
+        Command::Claim(claims) => {
+            let jobs: Vec<&str> = claims.iter().take(3).map(|claim| claim.job.as_str()).collect();
+            let more = if claims.len() > 3 { ", ..." } else { "" };
+            format!("claim {}{more}", jobs.join(", "))
+        }
+        Command::Started { execution, .. } => format!("execution {execution} started"),
+        Command::Finished { execution, result } => {
+            format!("execution {execution} {:?}", result.outcome).to_lowercase()
+        }
+        Command::Refound { cluster } => format!("go on as cluster {cluster}"),
+    }
 }
 
 fn belongs_to(cluster: ClusterId) -> Record {
