@@ -45,7 +45,7 @@ pub use engine::{BootError, Engine, EngineConfig};
 pub use machine::{Machine, SnapshotSource};
 pub use message::{Appended, Ballot, Lane, Message, RpcId, TransferRefused};
 pub use peers::Inadmissible;
-pub use rescue::{Position, RescueError, Survey, rescue, survey};
+pub use rescue::{Described, Position, RescueError, Survey, describe, rescue, survey};
 pub use status::{Follower, Role, Status};
 pub use types::{Entry, LogId, Payload, Peer, SnapshotMeta, Vote};
 

@@ -16,8 +16,10 @@ use crate::membership::Profile;
 use crate::membership::autopilot::GRACE_DEFAULT;
 use crate::node::config::{NodeConfig, NodeRole};
 use crate::node::io::Input;
+use crate::node::rescue::Position;
 use crate::node::{BootError, Node};
 use crate::shell::config::{AgentConfig, GossipProfile, Mode};
+use crate::shell::disk::recover_by_peers_file;
 use crate::shell::disk::{DataDir, DataDirError, Disk, ExitClass};
 use crate::shell::exec::Executor;
 use crate::shell::exit::ExitError;
@@ -77,6 +79,7 @@ async fn live(
     known: &[String],
 ) -> Result<Life, ExitError> {
     let sockets = Sockets::bind(config).await?;
+    recover_if_told(config)?;
     let mut data = DataDir::open(&config.data_dir, &config.node_name).map_err(data_error)?;
     let (recovered, files) = data.recover().map_err(data_error)?;
     let counters = files.counters();
@@ -194,6 +197,23 @@ fn greet(config: &AgentConfig) {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
+}
+
+/// Carries out Dkron's file for a recovery from a lost quorum, if the operator has left one.
+fn recover_if_told(config: &AgentConfig) -> Result<(), ExitError> {
+    let told = recover_by_peers_file(&config.data_dir, &config.node_name)?;
+    if let Some((survey, cluster, aside)) = told {
+        let index = |at: Option<Position>| at.map_or(0, |at| at.index.0);
+        tracing::warn!(
+            %cluster,
+            certain_upto = index(survey.raft.committed),
+            kept_upto = index(survey.raft.last),
+            old_log = %aside.display(),
+            "raft/peers.json: this server goes on alone as a new cluster; \
+             what the others alone had is lost"
+        );
+    }
+    Ok(())
 }
 
 fn boot(

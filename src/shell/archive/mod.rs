@@ -19,6 +19,7 @@
 //! - An error of the disk other than a lack of room is final: it is reported once, and the thread
 //!   ends.
 
+mod look;
 mod queue;
 mod space;
 mod thread;
@@ -35,6 +36,7 @@ use std::thread::{Builder, JoinHandle};
 
 use redb::backends::FileBackend;
 
+pub use self::look::{Depth, Look, look};
 pub use self::queue::{ArchiveStopped, READS_MAX};
 use self::queue::{Command, Queue};
 pub use self::space::{RESERVE_LEN, Room, Space};
