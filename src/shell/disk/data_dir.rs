@@ -28,7 +28,8 @@ const LOCK_FILE: &str = "lock";
 const PROBE_FILE: &str = "probe.tmp";
 const LOG_DIR: &str = "log";
 const SNAPSHOT_DIR: &str = "snapshots";
-const HISTORY_DIR: &str = "history";
+/// Where the history of executions is.
+pub(in crate::shell) const HISTORY_DIR: &str = "history";
 /// What is to become `node.json`.
 const NEXT_FILE: &str = "next-node.json";
 

@@ -28,6 +28,7 @@ mod moves;
 mod replaced;
 mod writer;
 
+pub(super) use self::data_dir::HISTORY_DIR;
 pub use self::data_dir::{DataDir, DataDirError, ExitClass};
 pub use self::files::LogFiles;
 pub use self::writer::{Completion, Disk, DiskStopped, SnapshotSource};
