@@ -24,7 +24,8 @@ use super::serve::Incoming;
 use super::status::{Role, Status};
 use super::store::{LogStore, Sync};
 use super::types::{
-    Callback, LogId, Payload, Peer, Snapshot, SnapshotMeta, TypeConfig, Vote, index_of, term_of,
+    Callback, LogId, Payload, Peer, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, Vote,
+    index_of, term_of,
 };
 use super::upkeep::Upkeep;
 use crate::codec::record::Recovered;
@@ -143,6 +144,8 @@ pub struct Engine<M: Machine> {
     pub(crate) effects: Effects<M>,
     pub(crate) now: Mono,
     pub(crate) status: Status,
+    /// The membership that `status` was read from.
+    pub(crate) membership: Option<Arc<StoredMembership>>,
     pub(crate) turn: Turn,
     pub(crate) incoming: BTreeMap<NodeId, Incoming>,
     /// Requests that wait for a vote to be durable, with their sessions.
@@ -228,6 +231,7 @@ impl<M: Machine> Engine<M> {
             effects,
             now,
             status: Status::default(),
+            membership: None,
             turn: Turn::default(),
             incoming: BTreeMap::new(),
             held: VecDeque::new(),
@@ -446,6 +450,11 @@ impl<M: Machine> Engine<M> {
     /// The replicated state as of [`Status::applied`].
     pub fn machine(&self) -> M {
         self.machine.machine()
+    }
+
+    /// What `read` finds in the replicated state, without a clone of it.
+    pub fn read_machine<T>(&self, read: impl FnOnce(&M) -> T) -> T {
+        self.machine.read(read)
     }
 
     /// A hash over every random number drawn so far, for checks of determinism.

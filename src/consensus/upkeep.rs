@@ -1,5 +1,6 @@
 //! What an engine does by itself: snapshots, purges, handovers, unfinished changes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::{ChangeMembers, RaftMetrics, ServerState};
@@ -224,13 +225,23 @@ impl<M: Machine> Engine<M> {
     }
 
     /// How it stands now.
-    pub(crate) fn read_status(&self) -> Status {
+    pub(crate) fn read_status(&mut self) -> Status {
         let Some(metrics) = self.metrics() else {
             return Status { role: Role::Learner, leader: None, ..self.status.clone() };
         };
         let membership = &metrics.membership_config;
+        let is_known = self.membership.as_ref().is_some_and(|known| Arc::ptr_eq(known, membership));
+        let (voters, learners, members) = if is_known {
+            let Status { voters, learners, members, .. } = &self.status;
+            (Arc::clone(voters), Arc::clone(learners), Arc::clone(members))
+        } else {
+            let members = membership.nodes().map(|(id, peer)| (*id, peer.clone()));
+            let learners = membership.membership().learner_ids().collect();
+            let voters = membership.voter_ids().collect();
+            (Arc::new(voters), Arc::new(learners), Arc::new(members.collect()))
+        };
         let log = |id: &Option<LogId>| id.as_ref().map(index_of);
-        Status {
+        let status = Status {
             role: match metrics.state {
                 ServerState::Leader => Role::Leader,
                 ServerState::Candidate => Role::Candidate,
@@ -239,9 +250,9 @@ impl<M: Machine> Engine<M> {
             },
             term: Term(metrics.current_term),
             leader: self.live_leader(&metrics),
-            voters: membership.voter_ids().collect(),
-            learners: membership.membership().learner_ids().collect(),
-            members: membership.nodes().map(|(id, peer)| (*id, peer.clone())).collect(),
+            voters,
+            learners,
+            members,
             is_joint: membership.get_joint_config().len() > 1,
             is_settled: membership == &metrics.committed_membership_config,
             last: metrics.last_log_index.map(LogIndex),
@@ -254,7 +265,9 @@ impl<M: Machine> Engine<M> {
             log_bytes: self.store.bytes(),
             is_fresh: self.store.is_fresh(),
             doubt: self.store.doubt(),
-        }
+        };
+        self.membership = Some(metrics.membership_config);
+        status
     }
 
     /// The leader, if it is known to be alive.

@@ -46,6 +46,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use self::clock::ClusterClock;
+use self::cluster::DialBasis;
 use self::config::NodeConfig;
 use self::disk::DiskQueue;
 use self::io::{Event, Input, Output};
@@ -149,6 +150,9 @@ pub struct Node {
     read_last: u64,
     no_leader_at: Mono,
     report_at: Mono,
+    dial_basis: Option<DialBasis>,
+    /// The version of the links of which formation knows.
+    formation_basis: Option<u64>,
 }
 
 /// Whether a node runs.
@@ -224,6 +228,8 @@ impl Node {
             read_last: 0,
             no_leader_at: now.mono + NO_LEADER_EVERY,
             report_at: now.mono + REPORT_EVERY,
+            dial_basis: None,
+            formation_basis: None,
         };
         if let (None, Some(cluster)) = (node.local.cluster, node.config.joins) {
             node.belong_to(cluster);
