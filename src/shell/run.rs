@@ -12,15 +12,17 @@ use tokio::sync::{mpsc, watch};
 
 use crate::dispatch::leader::Patience;
 use crate::driver::{Turn, turn};
+use crate::jobs::history::change::Limits;
 use crate::membership::Profile;
 use crate::membership::autopilot::GRACE_DEFAULT;
 use crate::node::config::{NodeConfig, NodeRole};
 use crate::node::io::Input;
 use crate::node::rescue::Position;
 use crate::node::{BootError, Node};
+use crate::shell::archive::{self, Archive, ArchiveEvent};
 use crate::shell::config::{AgentConfig, GossipProfile, Mode};
 use crate::shell::disk::recover_by_peers_file;
-use crate::shell::disk::{DataDir, DataDirError, Disk, ExitClass};
+use crate::shell::disk::{Completion, DataDir, DataDirError, Disk, ExitClass, LogFiles};
 use crate::shell::exec::Executor;
 use crate::shell::exit::ExitError;
 use crate::shell::http::{self, HttpConfig};
@@ -88,17 +90,14 @@ async fn live(
     let (exec_events, exec) = mpsc::channel(QUEUE_LEN_MAX);
     let (calls_in, calls) = mpsc::channel(QUEUE_LEN_MAX);
     let (control_in, control) = mpsc::channel(16);
-    let done = Box::new(move |completion| {
-        // The node is gone: nobody waits for what becomes of the write.
-        let _ = disk_done.blocking_send(completion);
-    });
-    let writer = Disk::start(files, done).map_err(|error| {
-        ExitError::Environment(format!("the system gives no thread for the disk: {error}"))
-    })?;
+    let writer = start_disk(files, disk_done)?;
+    let (archive_events, archive) = mpsc::channel(QUEUE_LEN_MAX);
+    let keeper = config.server.then(|| start_archive(&data, archive_events)).transpose()?;
     let links = Net::start(sockets.peers, sockets.gossip, net_events, NetLimits::default());
     let executor = Executor::new(exec_events, workers.clone());
-    let sources = Sources { disk, net, exec, calls, control };
-    let mut world = TokioWorld::new(sources, links, writer, executor, Arc::clone(&counters));
+    let sources = Sources { disk, archive, net, exec, calls, control };
+    let mut world =
+        TokioWorld::new(sources, links, writer, keeper, executor, Arc::clone(&counters));
     let node_config = node_config(config, &data, known);
     tracing::info!(
         node = %node_config.name,
@@ -160,6 +159,34 @@ async fn serve_http(
         let _ = stopped.wait_for(|stopped| *stopped).await;
     };
     http::serve(listener, router, stop).await
+}
+
+fn start_disk(files: LogFiles, events: mpsc::Sender<Completion>) -> Result<Disk, ExitError> {
+    let report = Box::new(move |event| {
+        // The node is gone: nobody waits for what becomes of the write.
+        let _ = events.blocking_send(event);
+    });
+    Disk::start(files, report).map_err(|error| {
+        ExitError::Environment(format!("the system gives no thread for the disk: {error}"))
+    })
+}
+
+fn start_archive(data: &DataDir, events: mpsc::Sender<ArchiveEvent>) -> Result<Archive, ExitError> {
+    let (store, space) =
+        archive::open(data.path(), Limits::default()).map_err(|error| {
+            match error.exit_class() {
+                ExitClass::Environment => ExitError::Environment(error.to_string()),
+                ExitClass::Damaged => ExitError::Damaged(error.to_string()),
+            }
+        })?;
+    tracing::info!(rows = store.rows(), upto = ?store.upto(), "the history of executions");
+    let report = Box::new(move |event| {
+        // The node is gone: nobody waits for what becomes of the history.
+        let _ = events.blocking_send(event);
+    });
+    Archive::start(store, space, report).map_err(|error| {
+        ExitError::Environment(format!("the system gives no thread for the history: {error}"))
+    })
 }
 
 /// The loop: one task owns the node.

@@ -28,7 +28,8 @@ const LOCK_FILE: &str = "lock";
 const PROBE_FILE: &str = "probe.tmp";
 pub(super) const LOG_DIR: &str = "log";
 pub(super) const SNAPSHOT_DIR: &str = "snapshots";
-pub(super) const HISTORY_DIR: &str = "history";
+/// Where the history of executions is.
+pub(in crate::shell) const HISTORY_DIR: &str = "history";
 /// What is to become `node.json`.
 const NEXT_FILE: &str = "next-node.json";
 

@@ -30,6 +30,7 @@ mod replaced;
 mod rescue;
 mod writer;
 
+pub(super) use self::data_dir::HISTORY_DIR;
 pub use self::data_dir::{DataDir, DataDirError, ExitClass};
 pub use self::files::LogFiles;
 pub use self::offline::{Offline, ToolError, parse_cluster};
