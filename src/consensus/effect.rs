@@ -30,7 +30,8 @@ pub enum Effect<M: Machine> {
         /// For a snapshot file, in place of records.
         snapshot: Option<SnapshotSource>,
     },
-    /// An entry was applied. Entries that are applied at boot are not reported.
+    /// An entry was applied: in the order of the log, each once after the snapshot that the machine
+    /// began with. Those that are applied at boot come first.
     Applied {
         /// Its index.
         index: LogIndex,

@@ -6,7 +6,8 @@
 //!
 //! **Invariants**
 //! - A snapshot is current only after it is durable.
-//! - At boot the last snapshot is restored and nothing is written or reported.
+//! - At boot the last snapshot is restored and nothing is written. What is applied after it is
+//!   reported as ever.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -67,10 +68,10 @@ impl fmt::Debug for SnapshotSource {
     }
 }
 
-/// How the state machine treats writes and replies.
+/// How the state machine treats writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// Restoring what the disk holds: nothing is written, nothing reported.
+    /// Restoring what the disk holds: nothing is written.
     Boot,
     /// At work.
     Live,
@@ -203,8 +204,7 @@ impl<M: Machine> RaftStateMachine<TypeConfig> for StateMachine<M> {
                 match entry.payload {
                     EntryPayload::Blank => None,
                     EntryPayload::Normal(Payload(bytes)) => {
-                        let reply = inner.machine.apply(index_of(&id), term_of(&id), &bytes);
-                        (inner.phase == Phase::Live).then_some(reply)
+                        Some(inner.machine.apply(index_of(&id), term_of(&id), &bytes))
                     }
                     EntryPayload::Membership(membership) => {
                         inner.membership = StoredMembership::new(Some(id), membership);
