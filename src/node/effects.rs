@@ -61,13 +61,14 @@ impl Node {
                 }
             }
             Effect::Persist { write, snapshot: Some(snapshot), .. } => {
+                self.cover_by_history(snapshot.index);
                 let output = self.disk.push_snapshot(write, snapshot);
                 self.outputs.push_back(output);
             }
             Effect::Persist { write, records, snapshot: None } => {
                 self.disk.push_engine(write, records);
             }
-            Effect::Applied { reply, .. } => self.on_applied(reply),
+            Effect::Applied { index, reply } => self.on_applied(index, reply),
             Effect::Proposed { id, result } => self.on_proposed(id, result),
             Effect::ReadIndex { id, result } => self.on_read_index_known(id, result.ok()),
             Effect::MembershipDone { change, result } => self.on_membership_done(&change, result),
@@ -97,8 +98,9 @@ impl Node {
         self.on_role();
     }
 
-    fn on_applied(&mut self, outcome: Outcome) {
+    fn on_applied(&mut self, index: LogIndex, outcome: Outcome) {
         self.look_again();
+        self.unkept.push(index, outcome.changes);
         let Some(id) = outcome.id else {
             if let Err(error) = outcome.applied {
                 self.event(Event::JobTrouble(format!("an entry of the log was skipped: {error}")));

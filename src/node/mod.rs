@@ -11,6 +11,7 @@
 //! | [`dispatch`](crate::dispatch) | what is due, ordered, started and reported |
 //! | `requests` | what clients are told |
 //! | `disk` | what is written together |
+//! | `history` | what is on its way to the store of executions |
 //!
 //! The parts do not know each other; this module carries facts from one to the other, and has no
 //! logic beyond that.
@@ -26,6 +27,7 @@ mod cluster;
 pub mod config;
 mod disk;
 mod effects;
+mod history;
 pub mod io;
 mod lead;
 mod links;
@@ -35,6 +37,8 @@ mod replicated;
 pub mod request;
 mod requests;
 mod serve;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -46,6 +50,7 @@ use rand::{RngExt, SeedableRng};
 use self::clock::ClusterClock;
 use self::config::NodeConfig;
 use self::disk::DiskQueue;
+use self::history::Unkept;
 use self::io::{Event, Input, Output};
 use self::lead::{Leading, Own};
 use self::links::Links;
@@ -128,6 +133,7 @@ pub struct Node {
     formation: Option<Formation>,
     engine: Option<Engine<Replicated>>,
     raft: consensus::Status,
+    unkept: Unkept,
     clock: ClusterClock,
     leading: Option<Leading>,
     known_leader: (Term, Option<NodeId>),
@@ -201,6 +207,7 @@ impl Node {
             formation,
             engine,
             raft,
+            unkept: Unkept::default(),
             clock: ClusterClock::default(),
             leading: None,
             known_leader: (Term(0), None),
@@ -295,6 +302,7 @@ impl Node {
         if self.life == Life::Over {
             return;
         }
+        self.hand_out_history();
         if self.disk.wants_checkpoint() {
             self.disk.push_checkpoint(self.local.checkpoint(&self.agent));
         }
@@ -310,6 +318,7 @@ impl Node {
         acted |= self.run_formation();
         acted |= self.run_engine();
         acted |= self.run_agent();
+        acted |= self.watch_history();
         acted |= self.run_lead();
         acted |= self.run_requests();
         while let Some(message) = self.loopback.pop_front() {
@@ -340,7 +349,8 @@ impl Node {
             Input::Datagram { from, payload } => self.roster.on_datagram(now, from, &payload),
             Input::Resolved { name, result } => self.roster.on_resolved(now, &name, result),
             Input::Persisted { write, snapshot } => self.on_persisted(write, snapshot),
-            Input::HistoryKept { .. } | Input::HistoryRead { .. } => {}
+            Input::HistoryKept { upto } => self.unkept.on_kept(upto),
+            Input::HistoryRead { id, page } => self.on_history_read(id, page),
             Input::DiskFailed { reason } => self.halt(format!("the disk failed: {reason}")),
             Input::Request { id, request } => self.on_request(id, request),
             Input::RunFinished { execution, result } => self.agent.on_finished(execution, result),

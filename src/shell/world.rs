@@ -260,12 +260,14 @@ fn log(event: &Event) {
         | Event::MemberUp { .. }
         | Event::MemberDown { .. }
         | Event::MemberLeft { .. }
-        | Event::VotersChanged { .. } => tracing::info!("{event}"),
+        | Event::VotersChanged { .. }
+        | Event::HistoryCaughtUp => tracing::info!("{event}"),
         Event::NoLeader(_)
         | Event::Rejected { .. }
         | Event::Refused(_)
         | Event::ClockOff { .. }
-        | Event::JobTrouble(_) => tracing::warn!("{event}"),
+        | Event::JobTrouble(_)
+        | Event::HistoryBehind { .. } => tracing::warn!("{event}"),
         Event::Launching(_) => tracing::debug!("{event}"),
     }
 }
