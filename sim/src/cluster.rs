@@ -135,6 +135,16 @@ impl Cluster {
         NetSim::current().unclog_link(b, a);
     }
 
+    /// Leaves a host's disk without space for anything more.
+    pub fn fill_disk(&self, index: usize) {
+        self.shared.machine(index).room.set(shared::Room::None);
+    }
+
+    /// Ends [`Cluster::fill_disk`].
+    pub fn free_disk(&self, index: usize) {
+        self.shared.machine(index).room.set(shared::Room::Free);
+    }
+
     /// Sets how far a host's civil clock is ahead of the true time.
     pub fn set_clock_ahead(&self, index: usize, micros: i64) {
         self.shared.machine(index).skew.set(micros);
@@ -272,6 +282,7 @@ fn machine(shape: &Shape, index: usize, rng: &mut StdRng) -> shared::Machine {
         gossip_addr: addr_of(index, GOSSIP_PORT),
         peer_addr: addr_of(index, PEER_PORT),
         tags,
+        joins: None,
         join: if lone { Vec::new() } else { join.collect() },
         retry_interval: Duration::from_secs(5),
         reconnect_timeout: Duration::from_secs(24 * 3_600),
@@ -287,6 +298,7 @@ fn machine(shape: &Shape, index: usize, rng: &mut StdRng) -> shared::Machine {
         disk: RefCell::new(disk),
         config,
         boots: Cell::new(0),
+        room: Cell::new(shared::Room::Free),
         // Clocks that are kept by NTP are a few milliseconds apart.
         skew: Cell::new(rng.random_range(-5_000..5_000)),
         host: RefCell::new(None),

@@ -14,6 +14,7 @@ use openraft::rt::{MpscReceiver as _, WatchReceiver as _};
 use openraft::{ChangeMembers, Config, RaftMetrics, ReadPolicy, SnapshotPolicy};
 
 use super::channels::{lock, mpsc};
+use super::doubt::Doubts;
 use super::effect::{Change, ChangeError, Effect, Effects, NotLeader, ProposeError};
 use super::machine::{Machine, Phase, StateMachine};
 use super::message::Message;
@@ -23,7 +24,8 @@ use super::serve::Incoming;
 use super::status::{Role, Status};
 use super::store::{LogStore, Sync};
 use super::types::{
-    Callback, LogId, Payload, Peer, Snapshot, SnapshotMeta, TypeConfig, Vote, index_of, term_of,
+    Callback, LogId, Payload, Peer, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, Vote,
+    index_of, term_of,
 };
 use super::upkeep::Upkeep;
 use crate::codec::record::Recovered;
@@ -142,6 +144,8 @@ pub struct Engine<M: Machine> {
     pub(crate) effects: Effects<M>,
     pub(crate) now: Mono,
     pub(crate) status: Status,
+    /// The membership that `status` was read from.
+    pub(crate) membership: Option<Arc<StoredMembership>>,
     pub(crate) turn: Turn,
     pub(crate) incoming: BTreeMap<NodeId, Incoming>,
     /// Requests that wait for a vote to be durable, with their sessions.
@@ -152,6 +156,9 @@ pub struct Engine<M: Machine> {
     /// The last leader heard, and when.
     pub(crate) heard: Option<(NodeId, Mono)>,
     pub(crate) upkeep: Upkeep,
+    pub(crate) doubts: Doubts,
+    /// For when everything was worked off; `None` once something has come since.
+    pub(crate) quiet_at: Option<Mono>,
 }
 
 /// Whether Raft runs.
@@ -224,6 +231,7 @@ impl<M: Machine> Engine<M> {
             effects,
             now,
             status: Status::default(),
+            membership: None,
             turn: Turn::default(),
             incoming: BTreeMap::new(),
             held: VecDeque::new(),
@@ -231,6 +239,8 @@ impl<M: Machine> Engine<M> {
             agreed: None,
             heard: None,
             upkeep,
+            doubts: Doubts::default(),
+            quiet_at: None,
         };
         engine.start()?;
         engine.machine.set_phase(Phase::Live);
@@ -243,7 +253,9 @@ impl<M: Machine> Engine<M> {
     pub(crate) fn start(&mut self) -> Result<(), BootError> {
         let started = Arc::new(Mutex::new(None));
         let slot = Arc::clone(&started);
-        let (id, config) = (self.config.id, Arc::clone(&self.raft_config));
+        let enable_elect = self.store.doubt().is_none();
+        let config = Arc::new(Config { enable_elect, ..Config::clone(&self.raft_config) });
+        let id = self.config.id;
         let (net, store) = (self.net.clone(), self.store.clone());
         let machine = self.machine.clone();
         self.host.spawn(async move {
@@ -264,9 +276,11 @@ impl<M: Machine> Engine<M> {
 
     /// A session with `peer` begins.
     pub fn on_connected(&mut self, peer: NodeId) {
+        self.quiet_at = None;
         let _entered = self.host.enter();
         self.net.connect(peer);
         self.incoming.remove(&peer);
+        self.doubts.forget(peer);
         if let Some(raft) = self.raft() {
             self.host.spawn(async move {
                 // A stopped Raft shows in its metrics.
@@ -277,13 +291,16 @@ impl<M: Machine> Engine<M> {
 
     /// The session with `peer` ended.
     pub fn on_disconnected(&mut self, peer: NodeId) {
+        self.quiet_at = None;
         let _entered = self.host.enter();
         self.net.disconnect(peer);
         self.incoming.remove(&peer);
+        self.doubts.forget(peer);
     }
 
     /// The write `write` is durable; `snapshot` holds the bytes if it was a snapshot's.
     pub fn on_persisted(&mut self, write: WriteId, snapshot: Option<Bytes>) {
+        self.quiet_at = None;
         let _entered = self.host.enter();
         match snapshot {
             Some(data) => self.machine.on_persisted(write, data),
@@ -294,6 +311,7 @@ impl<M: Machine> Engine<M> {
 
     /// Proposes a command; [`Effect::Proposed`] tells its fate.
     pub fn propose(&mut self, id: CommandId, payload: Bytes) {
+        self.quiet_at = None;
         let _entered = self.host.enter();
         let refused = self.refuse_as_leader();
         let result = match (&self.run, refused) {
@@ -310,6 +328,7 @@ impl<M: Machine> Engine<M> {
 
     /// Asks for the index from which a linearizable read may be answered.
     pub fn read_index(&mut self, id: u64) {
+        self.quiet_at = None;
         match self.refuse_as_leader() {
             Some(error) => {
                 let leader = match error {
@@ -324,6 +343,7 @@ impl<M: Machine> Engine<M> {
 
     /// Founds the cluster. Only one member may ever do it, and only once.
     pub fn initialize(&mut self, members: BTreeMap<NodeId, Peer>) {
+        self.quiet_at = None;
         let Some(raft) = self.raft() else { return };
         let _entered = self.host.enter();
         let effects = self.effects.clone();
@@ -352,7 +372,8 @@ impl<M: Machine> Engine<M> {
         self.change(Change::RemoveLearner(id), members, Removed::StayLearners);
     }
 
-    fn change(&self, change: Change, members: ChangeMembers<NodeId, Peer>, removed: Removed) {
+    fn change(&mut self, change: Change, members: ChangeMembers<NodeId, Peer>, removed: Removed) {
+        self.quiet_at = None;
         let Some(raft) = self.raft() else { return };
         let _entered = self.host.enter();
         let effects = self.effects.clone();
@@ -369,6 +390,9 @@ impl<M: Machine> Engine<M> {
         if matches!(self.run, Run::Halted) {
             return;
         }
+        if self.quiet_at == Some(now) {
+            return;
+        }
         let host = self.host.clone();
         let _entered = host.enter();
         self.now = self.now.max(now);
@@ -382,6 +406,7 @@ impl<M: Machine> Engine<M> {
         self.settle();
         self.keep_up();
         self.settle();
+        self.weigh_doubt();
         if let Some((write, records)) = self.store.flush() {
             self.effects.push(Effect::Persist { write, records, snapshot: None });
         }
@@ -394,6 +419,7 @@ impl<M: Machine> Engine<M> {
         if !is_same {
             self.effects.push(Effect::StatusChanged);
         }
+        self.quiet_at = Some(now);
     }
 
     /// The next effect; to be drained to `None` after every [`Engine::run`].
@@ -424,6 +450,11 @@ impl<M: Machine> Engine<M> {
     /// The replicated state as of [`Status::applied`].
     pub fn machine(&self) -> M {
         self.machine.machine()
+    }
+
+    /// What `read` finds in the replicated state, without a clone of it.
+    pub fn read_machine<T>(&self, read: impl FnOnce(&M) -> T) -> T {
+        self.machine.read(read)
     }
 
     /// A hash over every random number drawn so far, for checks of determinism.

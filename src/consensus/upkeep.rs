@@ -1,5 +1,6 @@
 //! What an engine does by itself: snapshots, purges, handovers, unfinished changes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::{ChangeMembers, RaftMetrics, ServerState};
@@ -30,6 +31,8 @@ pub(crate) struct Upkeep {
     transfer: Option<(Term, Mono)>,
     /// When a handover for a slow disk may next be tried.
     next_handover: Mono,
+    /// Whether the disk is full, which its owner deals with.
+    is_disk_full: bool,
     /// When finishing a joint membership may next be tried.
     next_flatten: Mono,
 }
@@ -59,14 +62,36 @@ impl<M: Machine> Engine<M> {
         if !self.is_reachable(to) {
             return Err(TransferError::NotReachable);
         }
+        if self.doubts.is_in_doubt(to) {
+            return Err(TransferError::InDoubt);
+        }
         let deadline = self.now + self.config.lease() * 2;
         self.upkeep.transfer = Some((self.status.term, deadline));
+        self.quiet_at = None;
         let _entered = self.host.enter();
         self.host.spawn(async move {
             // A stopped Raft shows in its metrics.
             drop(raft.trigger().transfer_leader(to).await);
         });
         Ok(())
+    }
+
+    /// The disk is full. Writes wait, and it is for the owner to say who takes over: without this
+    /// node's vote, which cannot be written, perhaps nobody can.
+    pub fn on_disk_full(&mut self) {
+        self.quiet_at = None;
+        self.upkeep.is_disk_full = true;
+    }
+
+    /// There is space on the disk again.
+    pub fn on_disk_free(&mut self) {
+        self.quiet_at = None;
+        self.upkeep.is_disk_full = false;
+    }
+
+    /// Whether what has to wait for the disk has to wait for a person.
+    pub(crate) fn is_disk_full(&self) -> bool {
+        self.upkeep.is_disk_full
     }
 
     fn is_reachable(&self, peer: NodeId) -> bool {
@@ -140,7 +165,8 @@ impl<M: Machine> Engine<M> {
             .store
             .oldest_unsynced()
             .is_some_and(|since| self.now.saturating_since(since) > UNSYNCED_MAX);
-        let is_due = is_slow && metrics.state == ServerState::Leader;
+        let is_leader = metrics.state == ServerState::Leader;
+        let is_due = is_slow && is_leader && !self.upkeep.is_disk_full;
         if !is_due || self.upkeep.transfer.is_some() || self.now < self.upkeep.next_handover {
             return;
         }
@@ -150,6 +176,7 @@ impl<M: Machine> Engine<M> {
             .voters
             .iter()
             .filter(|voter| **voter != self.config.id && self.is_reachable(**voter))
+            .filter(|voter| !self.doubts.is_in_doubt(**voter))
             .max_by_key(|voter| self.status.followers.get(voter).and_then(|known| known.matched));
         if let Some(&best) = best {
             // If it cannot be now, it is tried again.
@@ -198,13 +225,23 @@ impl<M: Machine> Engine<M> {
     }
 
     /// How it stands now.
-    pub(crate) fn read_status(&self) -> Status {
+    pub(crate) fn read_status(&mut self) -> Status {
         let Some(metrics) = self.metrics() else {
             return Status { role: Role::Learner, leader: None, ..self.status.clone() };
         };
         let membership = &metrics.membership_config;
+        let is_known = self.membership.as_ref().is_some_and(|known| Arc::ptr_eq(known, membership));
+        let (voters, learners, members) = if is_known {
+            let Status { voters, learners, members, .. } = &self.status;
+            (Arc::clone(voters), Arc::clone(learners), Arc::clone(members))
+        } else {
+            let members = membership.nodes().map(|(id, peer)| (*id, peer.clone()));
+            let learners = membership.membership().learner_ids().collect();
+            let voters = membership.voter_ids().collect();
+            (Arc::new(voters), Arc::new(learners), Arc::new(members.collect()))
+        };
         let log = |id: &Option<LogId>| id.as_ref().map(index_of);
-        Status {
+        let status = Status {
             role: match metrics.state {
                 ServerState::Leader => Role::Leader,
                 ServerState::Candidate => Role::Candidate,
@@ -213,9 +250,9 @@ impl<M: Machine> Engine<M> {
             },
             term: Term(metrics.current_term),
             leader: self.live_leader(&metrics),
-            voters: membership.voter_ids().collect(),
-            learners: membership.membership().learner_ids().collect(),
-            members: membership.nodes().map(|(id, peer)| (*id, peer.clone())).collect(),
+            voters,
+            learners,
+            members,
             is_joint: membership.get_joint_config().len() > 1,
             is_settled: membership == &metrics.committed_membership_config,
             last: metrics.last_log_index.map(LogIndex),
@@ -227,7 +264,10 @@ impl<M: Machine> Engine<M> {
             unsynced_since: self.store.oldest_unsynced(),
             log_bytes: self.store.bytes(),
             is_fresh: self.store.is_fresh(),
-        }
+            doubt: self.store.doubt(),
+        };
+        self.membership = Some(metrics.membership_config);
+        status
     }
 
     /// The leader, if it is known to be alive.

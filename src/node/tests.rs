@@ -49,6 +49,7 @@ fn config(boot: u64) -> NodeConfig {
         peer_addr: SocketAddr::from(([10, 0, 0, 1], 6_868)),
         tags: BTreeMap::new(),
         join: Vec::new(),
+        joins: None,
         retry_interval: Duration::from_secs(30),
         reconnect_timeout: Duration::from_secs(86_400),
         dead_server_grace: Duration::from_secs(60),
@@ -165,6 +166,7 @@ impl Bench {
             | Output::Datagram { .. }
             | Output::Resolve { .. }
             | Output::Kill { .. }
+            | Output::Reincarnate { .. }
             | Output::Stopped => {}
         }
     }

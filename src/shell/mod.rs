@@ -5,6 +5,7 @@
 
 pub mod archive;
 pub mod config;
+pub mod counters;
 pub mod disk;
 pub mod exec;
 pub mod exit;

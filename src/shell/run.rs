@@ -2,9 +2,11 @@
 
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use rand::RngExt;
 use tokio::net::{TcpListener, UdpSocket};
+use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
@@ -24,7 +26,7 @@ use crate::shell::net::{self, Net, NetLimits};
 use crate::shell::world::{Client, End, QUEUE_LEN_MAX, Sources, TokioWorld};
 use crate::time::Now;
 
-/// The threads that move bytes and answer HTTP, beside the one that owns the node.
+/// The threads that answer HTTP and watch processes, beside the one that owns the node.
 const WORKER_THREADS: usize = 2;
 
 /// Runs a server or an agent until it is told to stop, or cannot go on.
@@ -32,20 +34,52 @@ const WORKER_THREADS: usize = 2;
 /// # Errors
 /// If something that it needs is not there: a port, a directory, a disk that works, undamaged data.
 pub fn run(config: AgentConfig) -> Result<(), ExitError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    let no_threads =
+        |error| ExitError::Environment(format!("the system gives no threads: {error}"));
+    let workers = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKER_THREADS)
+        .thread_name("cronclave-http")
         .enable_all()
         .build()
-        .map_err(|error| ExitError::Environment(format!("the system gives no threads: {error}")))?;
-    runtime.block_on(serve(config))
+        .map_err(no_threads)?;
+    // The sessions with the peers are on the node's own thread: handing each frame over to another
+    // one would cost more than to read it.
+    let node = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    node.map_err(no_threads)?.block_on(serve(config, workers.handle()))
 }
 
-async fn serve(config: AgentConfig) -> Result<(), ExitError> {
+async fn serve(config: AgentConfig, workers: &Handle) -> Result<(), ExitError> {
     greet(&config);
-    let signals = Signals::new()?;
-    let sockets = Sockets::bind(&config).await?;
+    let mut signals = Signals::new()?;
+    let mut known = Vec::new();
+    loop {
+        match live(&config, workers, signals, &known).await? {
+            Life::Over => return Ok(()),
+            Life::Again(next, join) => (signals, known) = (next, join),
+        }
+    }
+}
+
+/// What follows when a node has ended in order.
+enum Life {
+    /// The process ends.
+    Over,
+    /// Another incarnation begins, with these signals and these addresses of others.
+    Again(Signals, Vec<String>),
+}
+
+/// One life of a data directory, from its opening to its end. `known` are addresses where the
+/// others were found before, beside those that are configured.
+async fn live(
+    config: &AgentConfig,
+    workers: &Handle,
+    signals: Signals,
+    known: &[String],
+) -> Result<Life, ExitError> {
+    let sockets = Sockets::bind(config).await?;
     let mut data = DataDir::open(&config.data_dir, &config.node_name).map_err(data_error)?;
     let (recovered, files) = data.recover().map_err(data_error)?;
+    let counters = files.counters();
     let (disk_done, disk) = mpsc::channel(QUEUE_LEN_MAX);
     let (net_events, net) = mpsc::channel(QUEUE_LEN_MAX);
     let (exec_events, exec) = mpsc::channel(QUEUE_LEN_MAX);
@@ -59,10 +93,10 @@ async fn serve(config: AgentConfig) -> Result<(), ExitError> {
         ExitError::Environment(format!("the system gives no thread for the disk: {error}"))
     })?;
     let links = Net::start(sockets.peers, sockets.gossip, net_events, NetLimits::default());
-    let executor = Executor::new(exec_events);
+    let executor = Executor::new(exec_events, workers.clone());
     let sources = Sources { disk, net, exec, calls, control };
-    let mut world = TokioWorld::new(sources, links, writer, executor);
-    let node_config = node_config(&config, &data);
+    let mut world = TokioWorld::new(sources, links, writer, executor, Arc::clone(&counters));
+    let node_config = node_config(config, &data, known);
     tracing::info!(
         node = %node_config.name,
         id = %node_config.id(),
@@ -77,15 +111,10 @@ async fn serve(config: AgentConfig) -> Result<(), ExitError> {
     drop(recovered);
     let (stop_http, stopped) = watch::channel(false);
     let server = sockets.http.map(|listener| {
-        let http = HttpConfig::new(config.node_name.clone());
-        let router = http::router(Client::new(calls_in), http);
-        let mut stopped = stopped;
-        tokio::spawn(http::serve(listener, router, async move {
-            // An error says that the other end is gone, which stops the listener too.
-            let _ = stopped.wait_for(|stopped| *stopped).await;
-        }))
+        let http = HttpConfig { counters, ..HttpConfig::new(config.node_name.clone()) };
+        workers.spawn(serve_http(listener, http::router(Client::new(calls_in), http), stopped))
     });
-    let watcher = tokio::spawn(signals.watch(config, control_in));
+    let watcher = tokio::spawn(signals.watch(config.clone(), control_in));
     let end = drive(&mut node, &mut world, &mut data).await;
     stop_http.send_replace(true);
     if let Some(server) = server
@@ -94,20 +123,47 @@ async fn serve(config: AgentConfig) -> Result<(), ExitError> {
         tracing::warn!(%error, "the HTTP listener failed");
     }
     world.close().await;
+    // Before the old ones go, so that no signal is missed.
+    let signals = Signals::new()?;
     watcher.abort();
     match end {
         End::Stopped => {
             tracing::info!("the node has stopped");
-            Ok(())
+            Ok(Life::Over)
+        }
+        End::Reborn { reason, cluster, join } => {
+            let aside = data.put_aside(cluster).map_err(data_error)?;
+            tracing::warn!(
+                reason,
+                kept = %aside.display(),
+                "the node begins again as a new one, and gets its state from its peers"
+            );
+            Ok(Life::Again(signals, join))
         }
         End::Halted(reason) => Err(ExitError::Environment(format!("the node halts: {reason}"))),
     }
+}
+
+/// Answers clients until it is told to stop. On the workers, since `listener` is registered with
+/// the runtime that it is used on.
+async fn serve_http(
+    listener: std::net::TcpListener,
+    router: axum::Router,
+    mut stopped: watch::Receiver<bool>,
+) -> std::io::Result<()> {
+    let listener = TcpListener::from_std(listener)?;
+    let stop = async move {
+        // An error says that the other end is gone, which stops the listener too.
+        let _ = stopped.wait_for(|stopped| *stopped).await;
+    };
+    http::serve(listener, router, stop).await
 }
 
 /// The loop: one task owns the node.
 async fn drive(node: &mut Node, world: &mut TokioWorld, data: &mut DataDir) -> End {
     loop {
         let next = turn(node, world);
+        world.counters().node.turns.add(1);
         if let Some(end) = world.end() {
             return end.clone();
         }
@@ -158,13 +214,14 @@ fn data_error(error: DataDirError) -> ExitError {
     }
 }
 
-fn node_config(config: &AgentConfig, data: &DataDir) -> NodeConfig {
+fn node_config(config: &AgentConfig, data: &DataDir, known: &[String]) -> NodeConfig {
     let bootstrap_expect = config.bootstrap_expect.map_or(0, std::num::NonZeroU32::get);
     let role = match config.server {
         true => NodeRole::Server { bootstrap_expect },
         false => NodeRole::Agent,
     };
     let join = if config.retry_join.is_empty() { &config.join } else { &config.retry_join };
+    let join = join.iter().chain(known).cloned().collect();
     NodeConfig {
         name: config.node_name.clone(),
         incarnation: data.incarnation(),
@@ -173,7 +230,8 @@ fn node_config(config: &AgentConfig, data: &DataDir) -> NodeConfig {
         gossip_addr: config.advertise,
         peer_addr: SocketAddr::new(config.advertise.ip(), config.advertise_rpc_port),
         tags: config.tags.clone(),
-        join: join.clone(),
+        joins: data.joins(),
+        join,
         retry_interval: config.retry_interval,
         reconnect_timeout: config.reconnect_timeout,
         dead_server_grace: GRACE_DEFAULT,
@@ -193,7 +251,8 @@ fn node_config(config: &AgentConfig, data: &DataDir) -> NodeConfig {
 struct Sockets {
     peers: TcpListener,
     gossip: UdpSocket,
-    http: Option<TcpListener>,
+    /// To be served on other threads than the rest.
+    http: Option<std::net::TcpListener>,
 }
 
 impl Sockets {
@@ -207,7 +266,7 @@ impl Sockets {
         let gossip = gossip.map_err(|e| taken("gossip (udp)", config.bind, e))?;
         let http = match config.server {
             true => {
-                let bound = net::listen(config.http_addr);
+                let bound = net::listen(config.http_addr).and_then(TcpListener::into_std);
                 Some(bound.map_err(|e| taken("HTTP (tcp)", config.http_addr, e))?)
             }
             false => None,

@@ -1,14 +1,17 @@
 //! Tokio's world around a node: channels in, effects out, two clocks.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, oneshot};
 
+use crate::consensus::Settled;
 use crate::driver::World;
-use crate::id::RequestId;
+use crate::id::{ClusterId, RequestId};
 use crate::node::io::{Event, Input, Output};
 use crate::node::request::{Reply, Request, RequestError};
+use crate::shell::counters::Counters;
 use crate::shell::disk::{Completion, Disk, SnapshotSource};
 use crate::shell::exec::{ExecEvent, Executor};
 use crate::shell::http::Backend;
@@ -26,6 +29,15 @@ pub type Call = (Request, oneshot::Sender<Reply>);
 pub enum End {
     /// In good order.
     Stopped,
+    /// Its disk was set back, and it is to begin again as another incarnation.
+    Reborn {
+        /// What has shown it.
+        reason: String,
+        /// The only cluster that it may belong to.
+        cluster: ClusterId,
+        /// Where to look for the others.
+        join: Vec<String>,
+    },
     /// It could not go on.
     Halted(String),
 }
@@ -83,12 +95,19 @@ pub struct TokioWorld {
     exec: Executor,
     replies: BTreeMap<RequestId, oneshot::Sender<Reply>>,
     request_last: u64,
+    counters: Arc<Counters>,
     end: Option<End>,
 }
 
 impl TokioWorld {
-    /// A world of these parts.
-    pub fn new(sources: Sources, net: Net, disk: Disk, exec: Executor) -> Self {
+    /// A world of these parts, which counts in `counters`.
+    pub fn new(
+        sources: Sources,
+        net: Net,
+        disk: Disk,
+        exec: Executor,
+        counters: Arc<Counters>,
+    ) -> Self {
         Self {
             started: Instant::now(),
             sources,
@@ -98,8 +117,14 @@ impl TokioWorld {
             exec,
             replies: BTreeMap::new(),
             request_last: 0,
+            counters,
             end: None,
         }
+    }
+
+    /// What is counted.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     /// How the node ended, if it has.
@@ -144,6 +169,7 @@ impl TokioWorld {
 
     fn take_call(&mut self, (request, reply): Call) -> Input {
         self.request_last += 1;
+        self.counters.node.requests.add(1);
         let id = RequestId(self.request_last);
         self.replies.insert(id, reply);
         Input::Request { id, request }
@@ -177,7 +203,9 @@ impl World for TokioWorld {
     }
 
     fn next_input(&mut self) -> Option<Input> {
-        self.ready.pop_front().or_else(|| self.receive())
+        let input = self.ready.pop_front().or_else(|| self.receive());
+        self.counters.node.inputs.add(u64::from(input.is_some()));
+        input
     }
 
     fn perform(&mut self, output: Output) {
@@ -188,6 +216,7 @@ impl World for TokioWorld {
             Output::Datagram { to, payload } => self.net.datagram(to, payload),
             Output::Resolve { name } => self.net.resolve(name),
             Output::Persist { write, records, snapshot } => {
+                self.counters.log.count_group(&records);
                 let snapshot = snapshot.map(|source| SnapshotSource {
                     meta: source.meta.clone(),
                     index: source.index,
@@ -209,6 +238,9 @@ impl World for TokioWorld {
             }
             Output::Event(event) => log(&event),
             Output::Stopped => self.end = Some(End::Stopped),
+            Output::Reincarnate { reason, cluster, join } => {
+                self.end = Some(End::Reborn { reason, cluster, join });
+            }
             Output::Halt { reason } => self.end = Some(End::Halted(reason)),
         }
     }
@@ -254,6 +286,7 @@ fn from_exec(event: ExecEvent) -> Option<Input> {
 fn log(event: &Event) {
     match event {
         Event::ClusterJoined(_)
+        | Event::Settled { how: Settled::ByLeader, .. }
         | Event::LeadershipWon(_)
         | Event::LeadershipLost(_)
         | Event::LeaderKnown { .. }
@@ -261,13 +294,17 @@ fn log(event: &Event) {
         | Event::MemberDown { .. }
         | Event::MemberLeft { .. }
         | Event::VotersChanged { .. }
-        | Event::HistoryCaughtUp => tracing::info!("{event}"),
+        | Event::HistoryCaughtUp
+        | Event::DiskFree => tracing::info!("{event}"),
         Event::NoLeader(_)
+        | Event::InDoubt(_)
+        | Event::Settled { how: Settled::WithoutQuorum, .. }
         | Event::Rejected { .. }
         | Event::Refused(_)
         | Event::ClockOff { .. }
         | Event::JobTrouble(_)
-        | Event::HistoryBehind { .. } => tracing::warn!("{event}"),
+        | Event::HistoryBehind { .. }
+        | Event::DiskFull(_) => tracing::warn!("{event}"),
         Event::Launching(_) => tracing::debug!("{event}"),
     }
 }

@@ -4,9 +4,15 @@
 
 mod cluster;
 mod demo;
+mod disks;
 mod forming;
 mod kills;
+mod lives;
+mod load;
 mod nodes;
+mod pauses;
 mod quorum;
 mod refusals;
+mod small_disk;
 mod stopping;
+mod sudden;
