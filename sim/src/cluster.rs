@@ -11,6 +11,7 @@ use cronclave::dispatch::leader::Patience;
 use cronclave::id::{Boot, Incarnation, NodeName};
 use cronclave::membership::Profile;
 use cronclave::node::config::{NodeConfig, NodeRole};
+use cronclave::node::io::Event;
 use cronclave::node::request::{NodeStatus, Reply, Request};
 use cronclave::time::{Mono, Wall};
 use madsim::net::NetSim;
@@ -104,6 +105,16 @@ impl Cluster {
         }
         let rng = &mut *self.shared.rng.borrow_mut();
         machine.disk.borrow_mut().crash(|unsynced| rng.random_range(0..=unsynced));
+    }
+
+    /// Whether a host's log was cut at a start, and nobody has settled what that may have cost.
+    pub fn is_in_doubt(&self, index: usize) -> bool {
+        let events = self.shared.events.borrow();
+        let mine = events.iter().filter(|happened| happened.host == index);
+        mine.fold(false, |before, happened| {
+            let is_settled = matches!(happened.event, Event::Settled { .. });
+            matches!(happened.event, Event::InDoubt(_)) || (before && !is_settled)
+        })
     }
 
     /// Boots a killed host again, on what its disk still holds.

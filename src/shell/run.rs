@@ -12,13 +12,17 @@ use tokio::sync::{mpsc, watch};
 
 use crate::dispatch::leader::Patience;
 use crate::driver::{Turn, turn};
+use crate::jobs::history::change::Limits;
 use crate::membership::Profile;
 use crate::membership::autopilot::GRACE_DEFAULT;
 use crate::node::config::{NodeConfig, NodeRole};
 use crate::node::io::Input;
+use crate::node::rescue::Position;
 use crate::node::{BootError, Node};
+use crate::shell::archive::{self, Archive, ArchiveEvent};
 use crate::shell::config::{AgentConfig, GossipProfile, Mode};
-use crate::shell::disk::{DataDir, DataDirError, Disk, ExitClass};
+use crate::shell::disk::recover_by_peers_file;
+use crate::shell::disk::{Completion, DataDir, DataDirError, Disk, ExitClass, LogFiles};
 use crate::shell::exec::Executor;
 use crate::shell::exit::ExitError;
 use crate::shell::http::{self, HttpConfig};
@@ -77,6 +81,7 @@ async fn live(
     known: &[String],
 ) -> Result<Life, ExitError> {
     let sockets = Sockets::bind(config).await?;
+    recover_if_told(config)?;
     let mut data = DataDir::open(&config.data_dir, &config.node_name).map_err(data_error)?;
     let (recovered, files) = data.recover().map_err(data_error)?;
     let counters = files.counters();
@@ -85,17 +90,14 @@ async fn live(
     let (exec_events, exec) = mpsc::channel(QUEUE_LEN_MAX);
     let (calls_in, calls) = mpsc::channel(QUEUE_LEN_MAX);
     let (control_in, control) = mpsc::channel(16);
-    let done = Box::new(move |completion| {
-        // The node is gone: nobody waits for what becomes of the write.
-        let _ = disk_done.blocking_send(completion);
-    });
-    let writer = Disk::start(files, done).map_err(|error| {
-        ExitError::Environment(format!("the system gives no thread for the disk: {error}"))
-    })?;
+    let writer = start_disk(files, disk_done)?;
+    let (archive_events, archive) = mpsc::channel(QUEUE_LEN_MAX);
+    let keeper = config.server.then(|| start_archive(&data, archive_events)).transpose()?;
     let links = Net::start(sockets.peers, sockets.gossip, net_events, NetLimits::default());
     let executor = Executor::new(exec_events, workers.clone());
-    let sources = Sources { disk, net, exec, calls, control };
-    let mut world = TokioWorld::new(sources, links, writer, executor, Arc::clone(&counters));
+    let sources = Sources { disk, archive, net, exec, calls, control };
+    let mut world =
+        TokioWorld::new(sources, links, writer, keeper, executor, Arc::clone(&counters));
     let node_config = node_config(config, &data, known);
     tracing::info!(
         node = %node_config.name,
@@ -114,6 +116,8 @@ async fn live(
         let http = HttpConfig { counters, ..HttpConfig::new(config.node_name.clone()) };
         workers.spawn(serve_http(listener, http::router(Client::new(calls_in), http), stopped))
     });
+    // For a life after this one. From here on they note what comes, so that nothing is missed.
+    let next = Signals::new()?;
     let watcher = tokio::spawn(signals.watch(config.clone(), control_in));
     let end = drive(&mut node, &mut world, &mut data).await;
     stop_http.send_replace(true);
@@ -123,8 +127,6 @@ async fn live(
         tracing::warn!(%error, "the HTTP listener failed");
     }
     world.close().await;
-    // Before the old ones go, so that no signal is missed.
-    let signals = Signals::new()?;
     watcher.abort();
     match end {
         End::Stopped => {
@@ -138,7 +140,7 @@ async fn live(
                 kept = %aside.display(),
                 "the node begins again as a new one, and gets its state from its peers"
             );
-            Ok(Life::Again(signals, join))
+            Ok(Life::Again(next, join))
         }
         End::Halted(reason) => Err(ExitError::Environment(format!("the node halts: {reason}"))),
     }
@@ -157,6 +159,34 @@ async fn serve_http(
         let _ = stopped.wait_for(|stopped| *stopped).await;
     };
     http::serve(listener, router, stop).await
+}
+
+fn start_disk(files: LogFiles, events: mpsc::Sender<Completion>) -> Result<Disk, ExitError> {
+    let report = Box::new(move |event| {
+        // The node is gone: nobody waits for what becomes of the write.
+        let _ = events.blocking_send(event);
+    });
+    Disk::start(files, report).map_err(|error| {
+        ExitError::Environment(format!("the system gives no thread for the disk: {error}"))
+    })
+}
+
+fn start_archive(data: &DataDir, events: mpsc::Sender<ArchiveEvent>) -> Result<Archive, ExitError> {
+    let (store, space) =
+        archive::open(data.path(), Limits::default()).map_err(|error| {
+            match error.exit_class() {
+                ExitClass::Environment => ExitError::Environment(error.to_string()),
+                ExitClass::Damaged => ExitError::Damaged(error.to_string()),
+            }
+        })?;
+    tracing::info!(rows = store.rows(), upto = ?store.upto(), "the history of executions");
+    let report = Box::new(move |event| {
+        // The node is gone: nobody waits for what becomes of the history.
+        let _ = events.blocking_send(event);
+    });
+    Archive::start(store, space, report).map_err(|error| {
+        ExitError::Environment(format!("the system gives no thread for the history: {error}"))
+    })
 }
 
 /// The loop: one task owns the node.
@@ -194,6 +224,23 @@ fn greet(config: &AgentConfig) {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
+}
+
+/// Carries out Dkron's file for a recovery from a lost quorum, if the operator has left one.
+fn recover_if_told(config: &AgentConfig) -> Result<(), ExitError> {
+    let told = recover_by_peers_file(&config.data_dir, &config.node_name)?;
+    if let Some((survey, cluster, aside)) = told {
+        let index = |at: Option<Position>| at.map_or(0, |at| at.index.0);
+        tracing::warn!(
+            %cluster,
+            certain_upto = index(survey.raft.committed),
+            kept_upto = index(survey.raft.last),
+            old_log = %aside.display(),
+            "raft/peers.json: this server goes on alone as a new cluster; \
+             what the others alone had is lost"
+        );
+    }
+    Ok(())
 }
 
 fn boot(

@@ -11,6 +11,7 @@ use crate::driver::World;
 use crate::id::{ClusterId, RequestId};
 use crate::node::io::{Event, Input, Output};
 use crate::node::request::{Reply, Request, RequestError};
+use crate::shell::archive::{Archive, ArchiveEvent, ArchiveStopped};
 use crate::shell::counters::Counters;
 use crate::shell::disk::{Completion, Disk, SnapshotSource};
 use crate::shell::exec::{ExecEvent, Executor};
@@ -47,6 +48,8 @@ pub enum End {
 pub struct Sources {
     /// Writes that are durable, or failed.
     pub disk: mpsc::Receiver<Completion>,
+    /// What the history of executions has done.
+    pub archive: mpsc::Receiver<ArchiveEvent>,
     /// What happens on the network.
     pub net: mpsc::Receiver<NetEvent>,
     /// Processes that have started or ended.
@@ -92,6 +95,7 @@ pub struct TokioWorld {
     ready: VecDeque<Input>,
     net: Net,
     disk: Option<Disk>,
+    archive: Option<Archive>,
     exec: Executor,
     replies: BTreeMap<RequestId, oneshot::Sender<Reply>>,
     request_last: u64,
@@ -100,11 +104,12 @@ pub struct TokioWorld {
 }
 
 impl TokioWorld {
-    /// A world of these parts, which counts in `counters`.
+    /// A world of these parts, which counts in `counters`. An agent has no archive.
     pub fn new(
         sources: Sources,
         net: Net,
         disk: Disk,
+        archive: Option<Archive>,
         exec: Executor,
         counters: Arc<Counters>,
     ) -> Self {
@@ -114,6 +119,7 @@ impl TokioWorld {
             ready: VecDeque::new(),
             net,
             disk: Some(disk),
+            archive,
             exec,
             replies: BTreeMap::new(),
             request_last: 0,
@@ -141,6 +147,7 @@ impl TokioWorld {
         let input = tokio::select! {
             biased;
             done = sources.disk.recv() => Some(done.map_or_else(disk_ended, from_disk)),
+            Some(event) = sources.archive.recv() => Some(from_archive(event)),
             Some(event) = sources.net.recv() => Some(from_net(event)),
             Some(event) = sources.exec.recv() => from_exec(event),
             Some(input) = sources.control.recv() => Some(input),
@@ -153,11 +160,15 @@ impl TokioWorld {
     /// Writes what waits for the disk and for the network, and lets go of both.
     pub async fn close(mut self) {
         self.net.clone().shutdown().await;
-        if let Some(disk) = self.disk.take() {
-            let stopped = tokio::task::spawn_blocking(|| disk.stop()).await;
-            if let Err(error) = stopped {
-                tracing::error!(%error, "the disk's thread did not end in order");
-            }
+        let (disk, archive) = (self.disk.take(), self.archive.take());
+        // What they report goes nowhere, and so never waits for room in a queue.
+        drop(self.sources);
+        let stopped = tokio::task::spawn_blocking(|| {
+            disk.into_iter().for_each(Disk::stop);
+            archive.into_iter().for_each(Archive::stop);
+        });
+        if let Err(error) = stopped.await {
+            tracing::error!(%error, "a thread of the disk did not end in order");
         }
     }
 
@@ -165,6 +176,14 @@ impl TokioWorld {
         let micros = self.started.elapsed().as_micros();
         // From 1 s on, so that a deadline before the start can be told from none.
         Mono::from_micros(u64::try_from(micros).unwrap_or(u64::MAX).saturating_add(1_000_000))
+    }
+
+    /// Tells the archive something. Only servers have one, and only servers have something for it.
+    fn ask(&mut self, tell: impl FnOnce(&Archive) -> Result<(), ArchiveStopped>) {
+        let told = self.archive.as_ref().map_or(Err(ArchiveStopped), tell);
+        if let Err(error) = told {
+            self.ready.push_back(Input::DiskFailed { reason: error.to_string() });
+        }
     }
 
     fn take_call(&mut self, (request, reply): Call) -> Input {
@@ -178,6 +197,9 @@ impl TokioWorld {
     fn receive(&mut self) -> Option<Input> {
         if let Ok(done) = self.sources.disk.try_recv() {
             return Some(from_disk(done));
+        }
+        if let Ok(event) = self.sources.archive.try_recv() {
+            return Some(from_archive(event));
         }
         if let Ok(event) = self.sources.net.try_recv() {
             return Some(from_net(event));
@@ -227,7 +249,8 @@ impl World for TokioWorld {
                     self.ready.push_back(Input::DiskFailed { reason: error.to_string() });
                 }
             }
-            Output::History { .. } | Output::ReadHistory { .. } => {}
+            Output::History { upto, changes } => self.ask(|archive| archive.apply(upto, changes)),
+            Output::ReadHistory { id, query } => self.ask(|archive| archive.read(id, query)),
             Output::Launch(spec) => self.exec.launch(spec),
             Output::Kill { execution, reason } => self.exec.kill(execution, reason),
             Output::Reply { id, reply } => {
@@ -255,6 +278,16 @@ fn from_disk(done: Completion) -> Input {
     match done.result {
         Ok(snapshot) => Input::Persisted { write: done.write, snapshot },
         Err(error) => Input::DiskFailed { reason: error.to_string() },
+    }
+}
+
+fn from_archive(event: ArchiveEvent) -> Input {
+    match event {
+        ArchiveEvent::Kept { upto } => Input::HistoryKept { upto },
+        ArchiveEvent::Read { id, page } => Input::HistoryRead { id, page },
+        ArchiveEvent::Failed { reason } => {
+            Input::DiskFailed { reason: format!("the history of executions: {reason}") }
+        }
     }
 }
 

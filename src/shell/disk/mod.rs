@@ -25,11 +25,16 @@
 mod data_dir;
 mod files;
 mod moves;
+mod offline;
 mod replaced;
+mod rescue;
 mod writer;
 
+pub(super) use self::data_dir::HISTORY_DIR;
 pub use self::data_dir::{DataDir, DataDirError, ExitClass};
 pub use self::files::LogFiles;
+pub use self::offline::{Offline, ToolError, parse_cluster};
+pub use self::rescue::{RecoverPlan, RepairPlan, recover_by_peers_file, show};
 pub use self::writer::{Completion, Disk, DiskStopped, SnapshotSource};
 
 #[cfg(test)]
