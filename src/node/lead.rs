@@ -433,7 +433,10 @@ impl Node {
         match write {
             Write::PutJob(spec) => {
                 let anchor = state.anchor_for(spec, stamp);
-                let next = next_of(state, spec, stamp, anchor)?;
+                let next = match known_next(state, spec, stamp) {
+                    Some(next) => Some(next),
+                    None => next_of(state, spec, stamp, anchor)?,
+                };
                 Ok(Command::PutJob { spec: spec.clone(), timing: Timing { anchor, next } })
             }
             Write::DeleteJob(name) => Ok(Command::DeleteJob { name: name.clone() }),
@@ -483,6 +486,14 @@ impl Node {
     pub(super) fn forwarded_by(&mut self, id: CommandId) -> Option<NodeId> {
         self.forwarded.remove(&id)
     }
+}
+
+/// The next instant of a stored job that is put again with the times that it has: what was worked
+/// out for them holds until it is due.
+fn known_next(state: &State, spec: &JobSpec, stamp: Wall) -> Option<Wall> {
+    let job = state.job(&spec.name)?;
+    let is_same = job.spec.has_times_of(spec) && !job.spec.disabled && !spec.disabled;
+    job.next.filter(|next| is_same && *next > stamp)
 }
 
 fn next_of(
