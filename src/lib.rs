@@ -104,6 +104,7 @@
 //!     gossip_addr: "10.0.0.1:8946".parse()?,
 //!     peer_addr: "10.0.0.1:6868".parse()?,
 //!     tags: BTreeMap::new(),
+//!     joins: None,
 //!     join: Vec::new(),
 //!     retry_interval: Duration::from_secs(30),
 //!     reconnect_timeout: Duration::from_secs(86_400),

@@ -11,6 +11,7 @@ use cronclave::dispatch::leader::Patience;
 use cronclave::id::{Boot, Incarnation, NodeName};
 use cronclave::membership::Profile;
 use cronclave::node::config::{NodeConfig, NodeRole};
+use cronclave::node::io::Event;
 use cronclave::node::request::{NodeStatus, Reply, Request};
 use cronclave::time::{Mono, Wall};
 use madsim::net::NetSim;
@@ -106,6 +107,16 @@ impl Cluster {
         machine.disk.borrow_mut().crash(|unsynced| rng.random_range(0..=unsynced));
     }
 
+    /// Whether a host's log was cut at a start, and nobody has settled what that may have cost.
+    pub fn is_in_doubt(&self, index: usize) -> bool {
+        let events = self.shared.events.borrow();
+        let mine = events.iter().filter(|happened| happened.host == index);
+        mine.fold(false, |before, happened| {
+            let is_settled = matches!(happened.event, Event::Settled { .. });
+            matches!(happened.event, Event::InDoubt(_)) || (before && !is_settled)
+        })
+    }
+
     /// Boots a killed host again, on what its disk still holds.
     pub fn restart(&self, index: usize) {
         self.handle.restart(self.machine(index));
@@ -133,6 +144,16 @@ impl Cluster {
         let (a, b) = (self.machine(a), self.machine(b));
         NetSim::current().unclog_link(a, b);
         NetSim::current().unclog_link(b, a);
+    }
+
+    /// Leaves a host's disk without space for anything more.
+    pub fn fill_disk(&self, index: usize) {
+        self.shared.machine(index).room.set(shared::Room::None);
+    }
+
+    /// Ends [`Cluster::fill_disk`].
+    pub fn free_disk(&self, index: usize) {
+        self.shared.machine(index).room.set(shared::Room::Free);
     }
 
     /// Sets how far a host's civil clock is ahead of the true time.
@@ -272,6 +293,7 @@ fn machine(shape: &Shape, index: usize, rng: &mut StdRng) -> shared::Machine {
         gossip_addr: addr_of(index, GOSSIP_PORT),
         peer_addr: addr_of(index, PEER_PORT),
         tags,
+        joins: None,
         join: if lone { Vec::new() } else { join.collect() },
         retry_interval: Duration::from_secs(5),
         reconnect_timeout: Duration::from_secs(24 * 3_600),
@@ -287,6 +309,7 @@ fn machine(shape: &Shape, index: usize, rng: &mut StdRng) -> shared::Machine {
         disk: RefCell::new(disk),
         config,
         boots: Cell::new(0),
+        room: Cell::new(shared::Room::Free),
         // Clocks that are kept by NTP are a few milliseconds apart.
         skew: Cell::new(rng.random_range(-5_000..5_000)),
         host: RefCell::new(None),

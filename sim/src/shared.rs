@@ -32,11 +32,22 @@ thread_local! {
     static CURRENT: RefCell<Option<Rc<Shared>>> = const { RefCell::new(None) };
 }
 
+/// Whether a disk has space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// It has.
+    Free,
+    /// What is written waits.
+    None,
+}
+
 /// What is left of a machine when its node is dead, and what befalls it.
 pub(crate) struct Machine {
     pub(crate) config: NodeConfig,
     pub(crate) disk: RefCell<MemoryDisk>,
     pub(crate) boots: Cell<u64>,
+    /// Whether its disk takes what is written to it.
+    pub(crate) room: Cell<Room>,
     /// How far its civil clock is ahead of the true time, in microseconds.
     pub(crate) skew: Cell<i64>,
     /// The node that runs on it, if one does.

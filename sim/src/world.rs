@@ -25,7 +25,7 @@ use rand::RngExt;
 use crate::exec::{Launched, record};
 use crate::links::{GOSSIP_PORT, Links, PEER_PORT, Packet, addr_of, host_of};
 use crate::mailbox::Mailbox;
-use crate::shared::{Happened, Open, Outcome, Shared};
+use crate::shared::{Happened, Open, Outcome, Room, Shared};
 
 /// How long a sync takes, in microseconds. madsim sleeps no shorter than a millisecond.
 const SYNC_MICROS: std::ops::Range<u64> = 1_000..5_000;
@@ -35,6 +35,9 @@ const RESOLVE_MICROS: std::ops::Range<u64> = 1_000..5_000;
 
 /// A log that is idle for so long is sealed, as the shell does it.
 const SEAL_AFTER: Duration = Duration::from_millis(100);
+
+/// How often a full disk is tried again.
+const FULL_RETRY: Duration = Duration::from_millis(200);
 
 /// How often sessions are looked after.
 const TICK: Duration = Duration::from_millis(100);
@@ -135,6 +138,7 @@ impl Host {
                 self.run_disk().await;
                 continue;
             };
+            self.wait_for_room().await;
             let snapshot = snapshot.map(|source| Snapshot {
                 meta: source.meta.clone(),
                 index: source.index,
@@ -149,6 +153,19 @@ impl Host {
             let snapshot = snapshot.map(|snapshot| snapshot.data);
             self.inbox.push(Input::Persisted { write, snapshot });
         }
+    }
+
+    /// Holds a write back while there is no space for it, as the shell does.
+    async fn wait_for_room(&self) {
+        if self.machine().room.get() == Room::Free {
+            return;
+        }
+        let reason = "no space is left on a simulated disk".to_owned();
+        self.inbox.push(Input::DiskFull { reason });
+        while self.machine().room.get() == Room::None {
+            sleep(FULL_RETRY).await;
+        }
+        self.inbox.push(Input::DiskFree);
     }
 
     async fn run_disk(&self) {
@@ -247,6 +264,7 @@ impl World for SimWorld {
             Output::Persist { write, records, snapshot } => {
                 host.writes.push(Write { write, records, snapshot });
             }
+            Output::History { .. } | Output::ReadHistory { .. } => {}
             Output::Launch(spec) => {
                 let kill = Rc::new(Mailbox::default());
                 record(&host.shared, host.index, &spec);
@@ -270,7 +288,8 @@ impl World for SimWorld {
                 host.shared.events.borrow_mut().push(happened);
             }
             Output::Stopped => host.over.set(true),
-            Output::Halt { reason } => {
+            // No simulated disk is set back.
+            Output::Reincarnate { reason, .. } | Output::Halt { reason } => {
                 host.shared.halts.borrow_mut().push((host.index, reason));
                 host.over.set(true);
             }

@@ -14,6 +14,7 @@ use openraft::rt::{MpscReceiver as _, WatchReceiver as _};
 use openraft::{ChangeMembers, Config, RaftMetrics, ReadPolicy, SnapshotPolicy};
 
 use super::channels::{lock, mpsc};
+use super::doubt::Doubts;
 use super::effect::{Change, ChangeError, Effect, Effects, NotLeader, ProposeError};
 use super::machine::{Machine, Phase, StateMachine};
 use super::message::Message;
@@ -155,6 +156,7 @@ pub struct Engine<M: Machine> {
     /// The last leader heard, and when.
     pub(crate) heard: Option<(NodeId, Mono)>,
     pub(crate) upkeep: Upkeep,
+    pub(crate) doubts: Doubts,
     /// For when everything was worked off; `None` once something has come since.
     pub(crate) quiet_at: Option<Mono>,
 }
@@ -237,6 +239,7 @@ impl<M: Machine> Engine<M> {
             agreed: None,
             heard: None,
             upkeep,
+            doubts: Doubts::default(),
             quiet_at: None,
         };
         engine.start()?;
@@ -250,7 +253,9 @@ impl<M: Machine> Engine<M> {
     pub(crate) fn start(&mut self) -> Result<(), BootError> {
         let started = Arc::new(Mutex::new(None));
         let slot = Arc::clone(&started);
-        let (id, config) = (self.config.id, Arc::clone(&self.raft_config));
+        let enable_elect = self.store.doubt().is_none();
+        let config = Arc::new(Config { enable_elect, ..Config::clone(&self.raft_config) });
+        let id = self.config.id;
         let (net, store) = (self.net.clone(), self.store.clone());
         let machine = self.machine.clone();
         self.host.spawn(async move {
@@ -275,6 +280,7 @@ impl<M: Machine> Engine<M> {
         let _entered = self.host.enter();
         self.net.connect(peer);
         self.incoming.remove(&peer);
+        self.doubts.forget(peer);
         if let Some(raft) = self.raft() {
             self.host.spawn(async move {
                 // A stopped Raft shows in its metrics.
@@ -289,6 +295,7 @@ impl<M: Machine> Engine<M> {
         let _entered = self.host.enter();
         self.net.disconnect(peer);
         self.incoming.remove(&peer);
+        self.doubts.forget(peer);
     }
 
     /// The write `write` is durable; `snapshot` holds the bytes if it was a snapshot's.
@@ -399,6 +406,7 @@ impl<M: Machine> Engine<M> {
         self.settle();
         self.keep_up();
         self.settle();
+        self.weigh_doubt();
         if let Some((write, records)) = self.store.flush() {
             self.effects.push(Effect::Persist { write, records, snapshot: None });
         }

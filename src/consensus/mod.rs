@@ -15,6 +15,7 @@
 //! - A leader past its lease takes no proposal and answers no read, and [`Status::leader`] says so.
 //! - Heartbeats wait for no write: a follower answers those of its leader at once.
 //! - A reply leaves in the session in which its request came, or not at all.
+//! - A server whose log was cut neither votes nor campaigns until its `doubt` is settled.
 //!
 //! **Left out on purpose**
 //! - Reads by lease: openraft's lease leaves no room for clocks that drift.
@@ -23,12 +24,14 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub(crate) mod channels;
+mod doubt;
 mod effect;
 mod engine;
 mod machine;
 mod message;
 mod network;
 mod peers;
+mod rescue;
 pub(crate) mod runtime;
 mod serve;
 mod status;
@@ -36,11 +39,13 @@ mod store;
 pub(crate) mod types;
 mod upkeep;
 
+pub use doubt::{Reach, Settled, Standing, Trust, Voters, Waiting};
 pub use effect::{Change, ChangeError, Effect, NotLeader, ProposeError, TransferError};
 pub use engine::{BootError, Engine, EngineConfig};
 pub use machine::{Machine, SnapshotSource};
 pub use message::{Appended, Ballot, Lane, Message, RpcId, TransferRefused};
 pub use peers::Inadmissible;
+pub use rescue::{Described, Position, RescueError, Survey, describe, rescue, survey};
 pub use status::{Follower, Role, Status};
 pub use types::{Entry, LogId, Payload, Peer, SnapshotMeta, Vote};
 

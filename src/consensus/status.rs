@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::types::Peer;
+use crate::codec::record::Doubt;
 use crate::id::{LogIndex, NodeId, Term};
 use crate::time::Mono;
 
@@ -59,6 +60,9 @@ pub struct Status {
     pub log_bytes: u64,
     /// Whether nothing, not even a vote, was ever written.
     pub is_fresh: bool,
+    /// What a cut of the log has put in doubt. While there is something, this server neither votes
+    /// nor campaigns.
+    pub doubt: Option<Doubt>,
 }
 
 /// How a follower or learner stands, as its leader knows it.
@@ -83,5 +87,6 @@ impl Status {
             && self.is_joint == other.is_joint
             && self.is_settled == other.is_settled
             && self.is_fresh == other.is_fresh
+            && self.doubt == other.doubt
     }
 }

@@ -22,7 +22,7 @@ use openraft::{OptionalSend, rt};
 use super::channels::{lock, oneshot};
 use super::runtime::Instant;
 use super::types::{Entry, LogId, TypeConfig, Vote, index_of, term_of};
-use crate::codec::record::{Record, Recovered};
+use crate::codec::record::{Doubt, Record, Recovered};
 use crate::codec::{DecodeError, decode, encode};
 use crate::id::{LogIndex, WriteId};
 use crate::time::Mono;
@@ -47,6 +47,7 @@ struct Inner {
     under_way: Option<(WriteId, Group)>,
     next_write: u64,
     sync: Sync,
+    doubt: Option<Doubt>,
 }
 
 struct Stored {
@@ -70,6 +71,7 @@ struct Group {
     waiting: Vec<IOFlushed<TypeConfig>>,
     since: Instant,
     has_vote: bool,
+    settles: bool,
 }
 
 /// Why what was found on disk cannot be a log.
@@ -115,6 +117,7 @@ impl LogStore {
             under_way: None,
             next_write: 1,
             sync,
+            doubt: recovered.doubt,
         };
         let first = inner.first_index();
         for (index, term, body) in &recovered.entries {
@@ -157,7 +160,12 @@ impl LogStore {
         let waiting = {
             let mut inner = lock(&self.inner);
             match inner.under_way.take() {
-                Some((id, group)) if id == write => group.waiting,
+                Some((id, group)) if id == write => {
+                    if group.settles {
+                        inner.doubt = None;
+                    }
+                    group.waiting
+                }
                 other => {
                     inner.under_way = other;
                     return false;
@@ -168,6 +176,18 @@ impl LogStore {
             done.io_completed(Ok(()));
         }
         true
+    }
+
+    /// What a cut has put in doubt, until the end of that is durable.
+    pub(crate) fn doubt(&self) -> Option<Doubt> {
+        lock(&self.inner).doubt
+    }
+
+    /// Has it noted that the doubt is over.
+    pub(crate) fn settle(&self) {
+        let mut inner = lock(&self.inner);
+        inner.record(Record::Settled);
+        inner.open.settles = true;
     }
 
     /// A new id for a write outside the log's groups.
@@ -209,6 +229,12 @@ impl LogStore {
     /// The vote that Raft has accepted, durable or not.
     pub(crate) fn vote(&self) -> Option<Vote> {
         lock(&self.inner).vote
+    }
+
+    /// The last entry, kept or purged.
+    pub(crate) fn last(&self) -> Option<LogId> {
+        let inner = lock(&self.inner);
+        inner.entries.back().map(|stored| stored.entry.log_id).or(inner.purged)
     }
 
     /// The bytes of the entries that are kept.

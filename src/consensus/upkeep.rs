@@ -31,6 +31,8 @@ pub(crate) struct Upkeep {
     transfer: Option<(Term, Mono)>,
     /// When a handover for a slow disk may next be tried.
     next_handover: Mono,
+    /// Whether the disk is full, which its owner deals with.
+    is_disk_full: bool,
     /// When finishing a joint membership may next be tried.
     next_flatten: Mono,
 }
@@ -60,6 +62,9 @@ impl<M: Machine> Engine<M> {
         if !self.is_reachable(to) {
             return Err(TransferError::NotReachable);
         }
+        if self.doubts.is_in_doubt(to) {
+            return Err(TransferError::InDoubt);
+        }
         let deadline = self.now + self.config.lease() * 2;
         self.upkeep.transfer = Some((self.status.term, deadline));
         self.quiet_at = None;
@@ -69,6 +74,24 @@ impl<M: Machine> Engine<M> {
             drop(raft.trigger().transfer_leader(to).await);
         });
         Ok(())
+    }
+
+    /// The disk is full. Writes wait, and it is for the owner to say who takes over: without this
+    /// node's vote, which cannot be written, perhaps nobody can.
+    pub fn on_disk_full(&mut self) {
+        self.quiet_at = None;
+        self.upkeep.is_disk_full = true;
+    }
+
+    /// There is space on the disk again.
+    pub fn on_disk_free(&mut self) {
+        self.quiet_at = None;
+        self.upkeep.is_disk_full = false;
+    }
+
+    /// Whether what has to wait for the disk has to wait for a person.
+    pub(crate) fn is_disk_full(&self) -> bool {
+        self.upkeep.is_disk_full
     }
 
     fn is_reachable(&self, peer: NodeId) -> bool {
@@ -142,7 +165,8 @@ impl<M: Machine> Engine<M> {
             .store
             .oldest_unsynced()
             .is_some_and(|since| self.now.saturating_since(since) > UNSYNCED_MAX);
-        let is_due = is_slow && metrics.state == ServerState::Leader;
+        let is_leader = metrics.state == ServerState::Leader;
+        let is_due = is_slow && is_leader && !self.upkeep.is_disk_full;
         if !is_due || self.upkeep.transfer.is_some() || self.now < self.upkeep.next_handover {
             return;
         }
@@ -152,6 +176,7 @@ impl<M: Machine> Engine<M> {
             .voters
             .iter()
             .filter(|voter| **voter != self.config.id && self.is_reachable(**voter))
+            .filter(|voter| !self.doubts.is_in_doubt(**voter))
             .max_by_key(|voter| self.status.followers.get(voter).and_then(|known| known.matched));
         if let Some(&best) = best {
             // If it cannot be now, it is tried again.
@@ -239,6 +264,7 @@ impl<M: Machine> Engine<M> {
             unsynced_since: self.store.oldest_unsynced(),
             log_bytes: self.store.bytes(),
             is_fresh: self.store.is_fresh(),
+            doubt: self.store.doubt(),
         };
         self.membership = Some(metrics.membership_config);
         status

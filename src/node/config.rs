@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::dispatch::leader::Patience;
-use crate::id::{Boot, Incarnation, NodeId, NodeName};
+use crate::id::{Boot, ClusterId, Incarnation, NodeId, NodeName};
 use crate::membership::Profile;
 
 /// A node's settings. All of them hold until it stops, but for the tags.
@@ -25,6 +25,8 @@ pub struct NodeConfig {
     pub peer_addr: SocketAddr,
     /// Its tags; the reserved ones are added to them.
     pub tags: BTreeMap<String, String>,
+    /// The only cluster that it may belong to, known from an earlier life of its data directory.
+    pub joins: Option<ClusterId>,
     /// Whom to ask for the others, `host[:port]`, again and again.
     pub join: Vec<String>,
     /// The longest pause between two rounds of joining.

@@ -28,6 +28,8 @@ impl Node {
             != (&status.voters, &status.learners, status.role, status.leader)
             || self.raft.term != status.term;
         let progressed = self.raft.applied != status.applied;
+        let reshaped = (self.raft.is_joint, self.raft.is_settled, self.raft.doubt)
+            != (status.is_joint, status.is_settled, status.doubt);
         let before = std::mem::replace(&mut self.raft, status);
         if changed {
             self.on_status(&before);
@@ -36,6 +38,10 @@ impl Node {
             self.look_again();
         }
         self.settle_founding();
+        let is_unsure = self.raft.leader.is_none() || self.raft.doubt.is_some();
+        if changed || reshaped || is_unsure {
+            self.tell_standing();
+        }
         let mut acted = changed || progressed;
         while let Some(effect) = self.engine.as_mut().and_then(Engine::poll_effect) {
             acted = true;
@@ -73,6 +79,7 @@ impl Node {
             Effect::MembershipDone { change, result } => self.on_membership_done(&change, result),
             // Looked at after each run of the engine.
             Effect::StatusChanged => {}
+            Effect::Settled { doubt, how } => self.event(Event::Settled { doubt, how }),
             Effect::Rejected { peer, reason } => {
                 let reason = reason.to_string();
                 self.event(Event::Rejected { peer: Some(peer), reason });
@@ -136,6 +143,12 @@ impl Node {
         self.requests.pause(self.now.mono, request);
     }
 
+    /// Peers are told how this server stands as soon as that changes.
+    fn tell_standing(&mut self) {
+        let Some(standing) = self.engine.as_ref().map(Engine::standing) else { return };
+        self.links.tell_standing(standing);
+    }
+
     pub(super) fn on_persisted(&mut self, write: WriteId, snapshot: Option<Bytes>) {
         let mut snapshot = snapshot;
         for after in self.disk.on_persisted(write) {
@@ -152,6 +165,7 @@ impl Node {
                     }
                 }
                 After::Cluster(cluster) => self.on_cluster_durable(cluster),
+                After::Nothing => {}
             }
         }
     }

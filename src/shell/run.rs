@@ -16,8 +16,10 @@ use crate::membership::Profile;
 use crate::membership::autopilot::GRACE_DEFAULT;
 use crate::node::config::{NodeConfig, NodeRole};
 use crate::node::io::Input;
+use crate::node::rescue::Position;
 use crate::node::{BootError, Node};
 use crate::shell::config::{AgentConfig, GossipProfile, Mode};
+use crate::shell::disk::recover_by_peers_file;
 use crate::shell::disk::{DataDir, DataDirError, Disk, ExitClass};
 use crate::shell::exec::Executor;
 use crate::shell::exit::ExitError;
@@ -50,8 +52,34 @@ pub fn run(config: AgentConfig) -> Result<(), ExitError> {
 
 async fn serve(config: AgentConfig, workers: &Handle) -> Result<(), ExitError> {
     greet(&config);
-    let signals = Signals::new()?;
-    let sockets = Sockets::bind(&config).await?;
+    let mut signals = Signals::new()?;
+    let mut known = Vec::new();
+    loop {
+        match live(&config, workers, signals, &known).await? {
+            Life::Over => return Ok(()),
+            Life::Again(next, join) => (signals, known) = (next, join),
+        }
+    }
+}
+
+/// What follows when a node has ended in order.
+enum Life {
+    /// The process ends.
+    Over,
+    /// Another incarnation begins, with these signals and these addresses of others.
+    Again(Signals, Vec<String>),
+}
+
+/// One life of a data directory, from its opening to its end. `known` are addresses where the
+/// others were found before, beside those that are configured.
+async fn live(
+    config: &AgentConfig,
+    workers: &Handle,
+    signals: Signals,
+    known: &[String],
+) -> Result<Life, ExitError> {
+    let sockets = Sockets::bind(config).await?;
+    recover_if_told(config)?;
     let mut data = DataDir::open(&config.data_dir, &config.node_name).map_err(data_error)?;
     let (recovered, files) = data.recover().map_err(data_error)?;
     let counters = files.counters();
@@ -71,7 +99,7 @@ async fn serve(config: AgentConfig, workers: &Handle) -> Result<(), ExitError> {
     let executor = Executor::new(exec_events, workers.clone());
     let sources = Sources { disk, net, exec, calls, control };
     let mut world = TokioWorld::new(sources, links, writer, executor, Arc::clone(&counters));
-    let node_config = node_config(&config, &data);
+    let node_config = node_config(config, &data, known);
     tracing::info!(
         node = %node_config.name,
         id = %node_config.id(),
@@ -87,18 +115,11 @@ async fn serve(config: AgentConfig, workers: &Handle) -> Result<(), ExitError> {
     let (stop_http, stopped) = watch::channel(false);
     let server = sockets.http.map(|listener| {
         let http = HttpConfig { counters, ..HttpConfig::new(config.node_name.clone()) };
-        let router = http::router(Client::new(calls_in), http);
-        let mut stopped = stopped;
-        workers.spawn(async move {
-            let listener = TcpListener::from_std(listener)?;
-            let stop = async move {
-                // An error says that the other end is gone, which stops the listener too.
-                let _ = stopped.wait_for(|stopped| *stopped).await;
-            };
-            http::serve(listener, router, stop).await
-        })
+        workers.spawn(serve_http(listener, http::router(Client::new(calls_in), http), stopped))
     });
-    let watcher = tokio::spawn(signals.watch(config, control_in));
+    // For a life after this one. From here on they note what comes, so that nothing is missed.
+    let next = Signals::new()?;
+    let watcher = tokio::spawn(signals.watch(config.clone(), control_in));
     let end = drive(&mut node, &mut world, &mut data).await;
     stop_http.send_replace(true);
     if let Some(server) = server
@@ -111,10 +132,34 @@ async fn serve(config: AgentConfig, workers: &Handle) -> Result<(), ExitError> {
     match end {
         End::Stopped => {
             tracing::info!("the node has stopped");
-            Ok(())
+            Ok(Life::Over)
+        }
+        End::Reborn { reason, cluster, join } => {
+            let aside = data.put_aside(cluster).map_err(data_error)?;
+            tracing::warn!(
+                reason,
+                kept = %aside.display(),
+                "the node begins again as a new one, and gets its state from its peers"
+            );
+            Ok(Life::Again(next, join))
         }
         End::Halted(reason) => Err(ExitError::Environment(format!("the node halts: {reason}"))),
     }
+}
+
+/// Answers clients until it is told to stop. On the workers, since `listener` is registered with
+/// the runtime that it is used on.
+async fn serve_http(
+    listener: std::net::TcpListener,
+    router: axum::Router,
+    mut stopped: watch::Receiver<bool>,
+) -> std::io::Result<()> {
+    let listener = TcpListener::from_std(listener)?;
+    let stop = async move {
+        // An error says that the other end is gone, which stops the listener too.
+        let _ = stopped.wait_for(|stopped| *stopped).await;
+    };
+    http::serve(listener, router, stop).await
 }
 
 /// The loop: one task owns the node.
@@ -154,6 +199,23 @@ fn greet(config: &AgentConfig) {
     }
 }
 
+/// Carries out Dkron's file for a recovery from a lost quorum, if the operator has left one.
+fn recover_if_told(config: &AgentConfig) -> Result<(), ExitError> {
+    let told = recover_by_peers_file(&config.data_dir, &config.node_name)?;
+    if let Some((survey, cluster, aside)) = told {
+        let index = |at: Option<Position>| at.map_or(0, |at| at.index.0);
+        tracing::warn!(
+            %cluster,
+            certain_upto = index(survey.raft.committed),
+            kept_upto = index(survey.raft.last),
+            old_log = %aside.display(),
+            "raft/peers.json: this server goes on alone as a new cluster; \
+             what the others alone had is lost"
+        );
+    }
+    Ok(())
+}
+
 fn boot(
     config: NodeConfig,
     recovered: &crate::codec::record::Recovered,
@@ -172,13 +234,14 @@ fn data_error(error: DataDirError) -> ExitError {
     }
 }
 
-fn node_config(config: &AgentConfig, data: &DataDir) -> NodeConfig {
+fn node_config(config: &AgentConfig, data: &DataDir, known: &[String]) -> NodeConfig {
     let bootstrap_expect = config.bootstrap_expect.map_or(0, std::num::NonZeroU32::get);
     let role = match config.server {
         true => NodeRole::Server { bootstrap_expect },
         false => NodeRole::Agent,
     };
     let join = if config.retry_join.is_empty() { &config.join } else { &config.retry_join };
+    let join = join.iter().chain(known).cloned().collect();
     NodeConfig {
         name: config.node_name.clone(),
         incarnation: data.incarnation(),
@@ -187,7 +250,8 @@ fn node_config(config: &AgentConfig, data: &DataDir) -> NodeConfig {
         gossip_addr: config.advertise,
         peer_addr: SocketAddr::new(config.advertise.ip(), config.advertise_rpc_port),
         tags: config.tags.clone(),
-        join: join.clone(),
+        joins: data.joins(),
+        join,
         retry_interval: config.retry_interval,
         reconnect_timeout: config.reconnect_timeout,
         dead_server_grace: GRACE_DEFAULT,

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, oneshot};
 
+use crate::consensus::Settled;
 use crate::driver::World;
-use crate::id::RequestId;
+use crate::id::{ClusterId, RequestId};
 use crate::node::io::{Event, Input, Output};
 use crate::node::request::{Reply, Request, RequestError};
 use crate::shell::counters::Counters;
@@ -28,6 +29,15 @@ pub type Call = (Request, oneshot::Sender<Reply>);
 pub enum End {
     /// In good order.
     Stopped,
+    /// Its disk was set back, and it is to begin again as another incarnation.
+    Reborn {
+        /// What has shown it.
+        reason: String,
+        /// The only cluster that it may belong to.
+        cluster: ClusterId,
+        /// Where to look for the others.
+        join: Vec<String>,
+    },
     /// It could not go on.
     Halted(String),
 }
@@ -217,6 +227,7 @@ impl World for TokioWorld {
                     self.ready.push_back(Input::DiskFailed { reason: error.to_string() });
                 }
             }
+            Output::History { .. } | Output::ReadHistory { .. } => {}
             Output::Launch(spec) => self.exec.launch(spec),
             Output::Kill { execution, reason } => self.exec.kill(execution, reason),
             Output::Reply { id, reply } => {
@@ -227,6 +238,9 @@ impl World for TokioWorld {
             }
             Output::Event(event) => log(&event),
             Output::Stopped => self.end = Some(End::Stopped),
+            Output::Reincarnate { reason, cluster, join } => {
+                self.end = Some(End::Reborn { reason, cluster, join });
+            }
             Output::Halt { reason } => self.end = Some(End::Halted(reason)),
         }
     }
@@ -272,18 +286,23 @@ fn from_exec(event: ExecEvent) -> Option<Input> {
 fn log(event: &Event) {
     match event {
         Event::ClusterJoined(_)
+        | Event::Settled { how: Settled::ByLeader, .. }
         | Event::LeadershipWon(_)
         | Event::LeadershipLost(_)
         | Event::LeaderKnown { .. }
         | Event::MemberUp { .. }
         | Event::MemberDown { .. }
         | Event::MemberLeft { .. }
-        | Event::VotersChanged { .. } => tracing::info!("{event}"),
+        | Event::VotersChanged { .. }
+        | Event::DiskFree => tracing::info!("{event}"),
         Event::NoLeader(_)
+        | Event::InDoubt(_)
+        | Event::Settled { how: Settled::WithoutQuorum, .. }
         | Event::Rejected { .. }
         | Event::Refused(_)
         | Event::ClockOff { .. }
-        | Event::JobTrouble(_) => tracing::warn!("{event}"),
+        | Event::JobTrouble(_)
+        | Event::DiskFull(_) => tracing::warn!("{event}"),
         Event::Launching(_) => tracing::debug!("{event}"),
     }
 }

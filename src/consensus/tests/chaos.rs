@@ -64,7 +64,7 @@ fn survive(seed: u64) {
             }
             Note::Halt(reason) => panic!("seed {seed}: {reason}"),
             Note::Rejected(peer, reason) => panic!("seed {seed}: {peer}: {reason}"),
-            Note::Proposed(..) | Note::Read(..) | Note::Change(..) => {}
+            Note::Proposed(..) | Note::Read(..) | Note::Change(..) | Note::Settled(_) => {}
         }
     }
     assert!(acknowledged > 20, "only {acknowledged} were acknowledged, seed {seed}");

@@ -51,6 +51,11 @@ enum Event {
         from: NodeId,
         bytes: Bytes,
     },
+    Standing {
+        to: NodeId,
+        from: NodeId,
+        standing: Standing,
+    },
     Synced {
         node: NodeId,
         life: u64,
@@ -65,6 +70,8 @@ pub(super) struct Server {
     pub(super) disk: Recovered,
     life: u64,
     dirty: bool,
+    /// What its peers were told last.
+    standing: Standing,
 }
 
 pub(super) struct World {
@@ -94,6 +101,7 @@ pub(super) enum Note {
     Proposed(CommandId, Result<(LogIndex, Term), ProposeError>),
     Read(u64, Result<LogIndex, NotLeader>),
     Change(Change, Result<(), ChangeError>),
+    Settled(Settled),
     Rejected(NodeId, Inadmissible),
     Halt(String),
 }
@@ -146,7 +154,8 @@ impl World {
     }
 
     pub(super) fn add(&mut self, n: u64) {
-        let server = Server { engine: None, disk: Recovered::default(), life: 0, dirty: false };
+        let (disk, standing) = (Recovered::default(), Standing::default());
+        let server = Server { engine: None, disk, life: 0, dirty: false, standing };
         self.servers.insert(id(n), server);
         self.start(id(n));
     }
@@ -172,7 +181,9 @@ impl World {
         let server = self.servers.get_mut(&node).unwrap();
         let seed = self.seed ^ (node.0 << 8) ^ server.life;
         let now = Mono::from_micros(self.now);
-        server.engine = Some(Engine::boot(config, seed, &server.disk, now).unwrap());
+        let engine = Engine::boot(config, seed, &server.disk, now).unwrap();
+        server.standing = engine.standing();
+        server.engine = Some(engine);
         server.dirty = true;
         self.connect_all();
     }
@@ -187,7 +198,9 @@ impl World {
                     continue;
                 }
                 self.arrivals.insert((a, b), self.now);
+                let standing = self.servers[&b].standing.clone();
                 self.engine(a).on_connected(b);
+                self.engine(a).on_standing(b, standing);
                 self.touch(a);
             }
         }
@@ -203,7 +216,7 @@ impl World {
             }
         }
         self.events.retain(|_, event| match event {
-            Event::Deliver { to, from, .. } => !hit(*to, *from),
+            Event::Deliver { to, from, .. } | Event::Standing { to, from, .. } => !hit(*to, *from),
             Event::Synced { .. } => true,
         });
     }
@@ -291,6 +304,11 @@ impl World {
             effects.push(effect);
         }
         let draws = engine.draws();
+        let standing = engine.standing();
+        if server.standing != standing {
+            server.standing = standing.clone();
+            self.tell_standing(node, &standing);
+        }
         self.note(&self.now.to_le_bytes());
         self.note(&draws.to_le_bytes());
         for effect in effects {
@@ -299,18 +317,34 @@ impl World {
         }
     }
 
+    fn tell_standing(&mut self, node: NodeId, standing: &Standing) {
+        for peer in self.servers.keys().copied().collect::<Vec<_>>() {
+            if let Some(at) = self.arrival(node, peer) {
+                let standing = standing.clone();
+                self.schedule(at, Event::Standing { to: peer, from: node, standing });
+            }
+        }
+    }
+
+    /// When something that is sent now arrives, after all that was sent before; never if the link
+    /// is down or mute.
+    fn arrival(&mut self, from: NodeId, to: NodeId) -> Option<u64> {
+        let last = *self.arrivals.get(&(from, to))?;
+        if self.mute.contains(&(from, to)) {
+            return None;
+        }
+        let at = last.max(self.now + 200 + self.chance.below(800));
+        self.arrivals.insert((from, to), at);
+        Some(at)
+    }
+
     fn effect(&mut self, node: NodeId, effect: Effect<Tally>) {
         match effect {
             Effect::Send { peer, message } => {
                 if matches!(message, Message::SnapshotBegin { .. }) {
                     self.snapshots_sent += 1;
                 }
-                let Some(&last) = self.arrivals.get(&(node, peer)) else { return };
-                if self.mute.contains(&(node, peer)) {
-                    return;
-                }
-                let at = last.max(self.now + 200 + self.chance.below(800));
-                self.arrivals.insert((node, peer), at);
+                let Some(at) = self.arrival(node, peer) else { return };
                 let bytes = encode(&message);
                 self.schedule(at, Event::Deliver { to: peer, from: node, bytes });
             }
@@ -329,6 +363,7 @@ impl World {
             Effect::MembershipDone { change, result } => {
                 self.log.push((node, Note::Change(change, result)));
             }
+            Effect::Settled { how, .. } => self.log.push((node, Note::Settled(how))),
             Effect::Rejected { peer, reason } => {
                 self.log.push((node, Note::Rejected(peer, reason)));
             }
@@ -350,6 +385,12 @@ impl World {
                         message = original;
                     }
                     self.engine(to).on_message(from, message);
+                    self.touch(to);
+                }
+            }
+            Event::Standing { to, from, standing } => {
+                if self.servers[&to].engine.is_some() {
+                    self.engine(to).on_standing(from, standing);
                     self.touch(to);
                 }
             }
@@ -451,7 +492,7 @@ impl World {
 }
 
 /// What a disk makes of a record.
-fn keep(disk: &mut Recovered, record: Record) {
+pub(super) fn keep(disk: &mut Recovered, record: Record) {
     match record {
         Record::Vote(vote) => disk.vote = Some(vote),
         Record::Entry { index, term, body } => disk.entries.push((index, term, body)),
@@ -462,6 +503,8 @@ fn keep(disk: &mut Recovered, record: Record) {
         }
         Record::Reset { .. } => disk.entries.clear(),
         Record::Committed(id) => disk.committed = Some(id),
+        Record::Doubt(doubt) => disk.doubt = Some(doubt),
+        Record::Settled => disk.doubt = None,
         Record::Local(_) | Record::Checkpoint(_) => {}
     }
 }

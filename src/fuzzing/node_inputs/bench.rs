@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crate::codec::memory_disk::MemoryDisk;
 use crate::codec::record::{Record, Recovered, Snapshot};
 use crate::codec::{decode, encode};
-use crate::consensus::{self, SnapshotSource};
+use crate::consensus::{self, SnapshotSource, Standing};
 use crate::dispatch::leader::Patience;
 use crate::id::{Boot, ClusterId, ExecutionId, Incarnation, NodeId, NodeName, SessionId};
 use crate::id::{RequestId, WriteId};
@@ -100,6 +100,7 @@ fn config(role: NodeRole, join: &[&str]) -> NodeConfig {
         gossip_addr: gossip_addr(1),
         peer_addr: SocketAddr::from(([10, 0, 0, 1], 6_868)),
         tags: BTreeMap::new(),
+        joins: None,
         join: join.iter().map(|&name| name.to_owned()).collect(),
         retry_interval: Duration::from_secs(30),
         reconnect_timeout: Duration::from_secs(86_400),
@@ -127,7 +128,9 @@ pub(super) fn hello(place: usize) -> Hello {
         cluster: Some(CLUSTER),
         expect: 3,
         virgin: false,
+        standing: Standing::default(),
         left: Default::default(),
+        disk_full: false,
         gossip_addr: format!("10.0.0.{}:8946", place + 2),
         peer_addr: format!("10.0.0.{}:6868", place + 2),
         tags: BTreeMap::new(),
@@ -199,6 +202,7 @@ impl Bench {
             Output::Close { session } => self.sessions.retain(|_, open| *open != session),
             Output::Datagram { payload, .. } => keep(&mut self.datagrams, payload),
             Output::Resolve { .. } | Output::Kill { .. } => {}
+            Output::History { .. } | Output::ReadHistory { .. } => {}
             Output::Persist { write, records, snapshot } => {
                 self.writes.push_back((write, records, snapshot));
             }
@@ -213,6 +217,7 @@ impl Bench {
             // Whatever a peer, a client or a clock says, a node goes on: what contradicts the log
             // is not heard, and the disk of a bench does not fail.
             Output::Halt { reason } => panic!("the node halts: {reason}"),
+            Output::Reincarnate { .. } => self.over = true,
         }
     }
 

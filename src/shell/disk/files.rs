@@ -194,7 +194,8 @@ fn create_file(path: &Path) -> io::Result<File> {
     file.map_err(|error| at(path, error))
 }
 
-fn sync_dir(path: &Path) -> io::Result<()> {
+/// Waits until the names in the directory `path` are on the disk.
+pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
     File::open(path).and_then(|dir| dir.sync_all()).map_err(|error| at(path, error))
 }
 

@@ -5,9 +5,11 @@
 //! | `node.json` | format, id, incarnation, name, cluster, version, boot |
 //! | `lock` | locked while a process uses the directory, and holds its id |
 //! | `log/NUMBER.log` | the segments of the log, see [`codec::log`](crate::codec::log) |
+//! | `moves.json` | renames of a repair that are still to happen |
+//! | `replaced-BOOT-INCARNATION/` | what earlier lives held whose disk was set back |
 //! | `snapshots/INDEX.snap` | the newest snapshot, see [`snapshot`](crate::codec::snapshot) |
 //!
-//! [`DataDir::open`] locks the directory and counts a boot. [`DataDir::recover`] reads and repairs
+//! [`DataDir::open`] locks the directory. [`DataDir::recover`] counts a boot, reads and repairs
 //! the log. [`Disk::start`] gives the files to one thread that writes group by group: whatever
 //! waits when a sync ends is the next group.
 //!
@@ -22,10 +24,16 @@
 
 mod data_dir;
 mod files;
+mod moves;
+mod offline;
+mod replaced;
+mod rescue;
 mod writer;
 
 pub use self::data_dir::{DataDir, DataDirError, ExitClass};
 pub use self::files::LogFiles;
+pub use self::offline::{Offline, ToolError, parse_cluster};
+pub use self::rescue::{RecoverPlan, RepairPlan, recover_by_peers_file, show};
 pub use self::writer::{Completion, Disk, DiskStopped, SnapshotSource};
 
 #[cfg(test)]
