@@ -170,12 +170,10 @@ pub fn describe(body: &[u8]) -> Result<Described, DecodeError> {
                 let name = membership.get_node(id).map(|peer| peer.name.clone());
                 name.filter(|name| !name.is_empty()).unwrap_or_else(|| id.to_string())
             };
-            let half = |ids: &BTreeSet<NodeId>| {
-                ids.iter().map(named).collect::<Vec<_>>().join(", ")
-            };
+            let half =
+                |ids: &BTreeSet<NodeId>| ids.iter().map(named).collect::<Vec<_>>().join(", ");
             let halves: Vec<String> = membership.get_joint_config().iter().map(half).collect();
-            let learners: Vec<String> =
-                membership.learner_ids().map(|id| named(&id)).collect();
+            let learners: Vec<String> = membership.learner_ids().map(|id| named(&id)).collect();
             let mut text = format!("voters: {}", halves.join(" and "));
             if !learners.is_empty() {
                 text.push_str("; learners: ");
