@@ -52,6 +52,8 @@ struct Inner {
 struct Stored {
     entry: Entry,
     bytes: u64,
+    /// The bytes of all entries up to and with this one, counted from some point below.
+    end: u64,
 }
 
 /// When writes count as durable.
@@ -170,11 +172,6 @@ impl LogStore {
         true
     }
 
-    /// A new id for a write outside the log's groups.
-    pub(crate) fn draw_write(&self) -> WriteId {
-        lock(&self.inner).draw_write()
-    }
-
     /// Since when the oldest write has not been durable.
     pub(crate) fn oldest_unsynced(&self) -> Option<Mono> {
         let inner = lock(&self.inner);
@@ -219,6 +216,18 @@ impl LogStore {
     /// The bytes of all entries appended in this life.
     pub(crate) fn appended(&self) -> u64 {
         lock(&self.inner).appended
+    }
+
+    /// The bytes of the entries above `index`, or of all.
+    pub(crate) fn bytes_above(&self, index: Option<LogIndex>) -> u64 {
+        let inner = lock(&self.inner);
+        let end = inner.entries.back().map_or(0, |stored| stored.end);
+        let Some(LogIndex(index)) = index else { return inner.bytes };
+        match inner.get(index) {
+            Some(stored) => end - stored.end,
+            None if index < inner.first_index() => inner.bytes,
+            None => 0,
+        }
     }
 
     /// The bytes of the entries up to and with `index`.
@@ -293,7 +302,8 @@ impl Inner {
     fn push(&mut self, entry: Entry, bytes: u64) {
         self.bytes += bytes;
         self.appended += bytes;
-        self.entries.push_back(Stored { entry, bytes });
+        let end = self.entries.back().map_or(0, |last| last.end) + bytes;
+        self.entries.push_back(Stored { entry, bytes, end });
     }
 
     fn draw_write(&mut self) -> WriteId {

@@ -19,6 +19,9 @@ const TRANSFER_ACK_MAX: Duration = Duration::from_secs(1);
 /// How long to wait before something that failed is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// How long to wait before another snapshot is taken because the last one may be damaged.
+const REWRITE_AFTER: Duration = Duration::from_secs(10);
+
 /// What the upkeep remembers between turns.
 #[derive(Debug, Default)]
 pub(crate) struct Upkeep {
@@ -30,6 +33,8 @@ pub(crate) struct Upkeep {
     transfer: Option<(Term, Mono)>,
     /// When a handover for a slow disk may next be tried.
     next_handover: Mono,
+    /// When a snapshot may next be taken because the current one may be damaged.
+    next_rewrite: Mono,
     /// When finishing a joint membership may next be tried.
     next_flatten: Mono,
 }
@@ -92,11 +97,17 @@ impl<M: Machine> Engine<M> {
 
     fn take_snapshot(&mut self) {
         let since = self.store.appended() - self.upkeep.appended_at_snapshot;
-        let bound = self.config.snapshot_after_bytes.max(self.machine.snapshot_bytes());
-        let (Some(raft), true) = (self.raft(), since > bound && self.machine.applied().is_some())
-        else {
+        let current = self.machine.snapshot_file();
+        let bound = self.config.snapshot_after_bytes.max(current.map_or(0, |file| file.len));
+        // A snapshot larger than that must not let the log grow up to its bound.
+        let is_grown = since > bound.min(self.config.log_bytes_max / 2);
+        // Whatever is wrong with the current one on disk, the next one is written anew.
+        let is_suspect = self.net.take_suspect().is_some_and(|file| current == Some(file));
+        let is_due = is_grown || (is_suspect && self.now >= self.upkeep.next_rewrite);
+        let (Some(raft), true) = (self.raft(), is_due && self.machine.applied().is_some()) else {
             return;
         };
+        self.upkeep.next_rewrite = self.now + REWRITE_AFTER;
         self.upkeep.appended_at_snapshot = self.store.appended();
         self.host.spawn(async move {
             drop(raft.trigger().snapshot().await);
@@ -176,7 +187,8 @@ impl<M: Machine> Engine<M> {
         self.run = Run::Restarting;
         self.host.clear();
         self.net.forget_all();
-        self.incoming.clear();
+        // What has come of a snapshot stays; it goes on when it is announced again.
+        self.drop_installing();
         self.serving.clear();
         self.held.clear();
         self.agreed = None;
@@ -189,7 +201,7 @@ impl<M: Machine> Engine<M> {
     }
 
     pub(crate) fn restart_when_synced(&mut self) {
-        if !self.store.is_synced() {
+        if !self.store.is_synced() || self.machine.is_installing() {
             return;
         }
         if let Err(error) = self.start() {

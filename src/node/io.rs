@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::codec::frame::Lane;
 use crate::codec::record::Record;
-use crate::consensus::SnapshotSource;
+use crate::consensus::{SnapshotDone, SnapshotTask, TaskId};
 use crate::dispatch::launch::LaunchSpec;
 use crate::id::{ClusterId, ExecutionId, NodeId, NodeName, RequestId, SessionId, Term, WriteId};
 use crate::jobs::job::RunResult;
@@ -73,8 +73,13 @@ pub enum Input {
     Persisted {
         /// Which.
         write: WriteId,
-        /// The bytes of its snapshot, if it had one.
-        snapshot: Option<Bytes>,
+    },
+    /// What came of [`Output::Snapshot`].
+    SnapshotDone {
+        /// Which task.
+        id: TaskId,
+        /// What came of it.
+        done: SnapshotDone,
     },
     /// The disk failed. What it holds is unknown, so the node halts.
     DiskFailed {
@@ -141,14 +146,20 @@ pub enum Output {
         name: String,
     },
     /// Write these records in order, sync, and answer with [`Input::Persisted`]. Groups of records
-    /// come one at a time; a snapshot comes alone, and does not hold up the groups.
+    /// come one at a time.
     Persist {
         /// The node's name for the group.
         write: WriteId,
         /// The records.
         records: Vec<Record>,
-        /// A snapshot to be encoded and made durable, in place of records.
-        snapshot: Option<SnapshotSource>,
+    },
+    /// Do something with snapshot files, beside the groups of records, and answer with
+    /// [`Input::SnapshotDone`] where the task says so.
+    Snapshot {
+        /// The node's name for the task.
+        id: TaskId,
+        /// What to do.
+        task: SnapshotTask,
     },
     /// Start a process and answer with [`Input::RunFinished`] when it has ended.
     Launch(LaunchSpec),

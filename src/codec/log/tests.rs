@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::codec::memory_disk::MemoryDisk;
 use crate::codec::record::{Recovered, Snapshot};
-use crate::codec::snapshot;
+use crate::codec::snapshot::SnapshotFile;
 use crate::id::Term;
 
 const NODE: NodeId = NodeId(7);
@@ -23,7 +23,8 @@ fn purge(upto: u64) -> Record {
 }
 
 fn snapshot(index: u64) -> Snapshot {
-    Snapshot { meta: body("meta"), index: LogIndex(index), data: body("state") }
+    let file = SnapshotFile { index: LogIndex(index), len: 0, crc: 0 };
+    Snapshot { file, meta: body("meta"), data: body("state") }
 }
 
 fn write(disk: &mut MemoryDisk, batch: &[Record]) {
@@ -309,7 +310,7 @@ proptest! {
             chain = format::put_frame(&mut bytes, chain, |out| out.extend_from_slice(body));
         }
         let segments = BTreeMap::from([(number, Bytes::from(bytes))]);
-        if let Ok(mut recovery) = recover(NODE, &segments, &[snapshot::encode(&snapshot(2))]) {
+        if let Ok(mut recovery) = recover(NODE, &segments, Some(snapshot(2))) {
             let next = recovery.writer.next_index().unwrap_or_default();
             let last = Record::Entry { index: next, term: Term(1), body: Bytes::new() };
             prop_assert!(next.0 == u64::MAX || recovery.writer.encode(&[last]).is_ok());

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::codec::record::{Record, Recovered, Snapshot};
+use crate::codec::memory_snapshots::MemorySnapshots;
+use crate::codec::record::{Record, Recovered};
 use crate::codec::{DecodeError, decode, encode};
 use crate::consensus::*;
 use crate::id::{CommandId, LogIndex, NodeId, Term, WriteId};
@@ -56,13 +57,21 @@ enum Event {
         life: u64,
         write: WriteId,
         records: Vec<Record>,
-        snapshot: Option<Snapshot>,
+    },
+    Task {
+        node: NodeId,
+        life: u64,
+        id: TaskId,
+        task: SnapshotTask,
     },
 }
 
 pub(super) struct Server {
     pub(super) engine: Option<Engine<Tally>>,
     pub(super) disk: Recovered,
+    pub(super) snapshots: MemorySnapshots,
+    /// When the last task with snapshot files is done: they keep order.
+    task_at: u64,
     life: u64,
     dirty: bool,
 }
@@ -84,6 +93,9 @@ pub(super) struct World {
     pub(super) log: Vec<(NodeId, Note)>,
     pub(super) hash: u64,
     pub(super) snapshots_sent: usize,
+    pub(super) chunk_bytes_sent: u64,
+    /// How long a task with snapshot files takes at most, in microseconds.
+    pub(super) task_micros: u64,
     pub(super) tweak: fn(&mut EngineConfig),
     /// Changes a message; some are delivered a second time, changed.
     pub(super) forge: Option<fn(&mut Chance, &mut Message)>,
@@ -122,6 +134,8 @@ impl World {
             log: Vec::new(),
             hash: seed,
             snapshots_sent: 0,
+            chunk_bytes_sent: 0,
+            task_micros: 2_000,
             tweak,
             forge: None,
         };
@@ -146,7 +160,14 @@ impl World {
     }
 
     pub(super) fn add(&mut self, n: u64) {
-        let server = Server { engine: None, disk: Recovered::default(), life: 0, dirty: false };
+        let server = Server {
+            engine: None,
+            disk: Recovered::default(),
+            snapshots: MemorySnapshots::default(),
+            task_at: 0,
+            life: 0,
+            dirty: false,
+        };
         self.servers.insert(id(n), server);
         self.start(id(n));
     }
@@ -162,6 +183,7 @@ impl World {
     pub(super) fn kill(&mut self, node: NodeId) {
         let server = self.servers.get_mut(&node).unwrap();
         server.engine = None;
+        server.snapshots.crash();
         server.life += 1;
         self.drop_sessions(|a, b| a == node || b == node);
     }
@@ -170,6 +192,7 @@ impl World {
         let mut config = EngineConfig::new(node);
         (self.tweak)(&mut config);
         let server = self.servers.get_mut(&node).unwrap();
+        server.disk.snapshot = server.snapshots.newest();
         let seed = self.seed ^ (node.0 << 8) ^ server.life;
         let now = Mono::from_micros(self.now);
         server.engine = Some(Engine::boot(config, seed, &server.disk, now).unwrap());
@@ -204,7 +227,7 @@ impl World {
         }
         self.events.retain(|_, event| match event {
             Event::Deliver { to, from, .. } => !hit(*to, *from),
-            Event::Synced { .. } => true,
+            Event::Synced { .. } | Event::Task { .. } => true,
         });
     }
 
@@ -305,6 +328,9 @@ impl World {
                 if matches!(message, Message::SnapshotBegin { .. }) {
                     self.snapshots_sent += 1;
                 }
+                if let Message::SnapshotChunk { data, .. } = &message {
+                    self.chunk_bytes_sent += data.len() as u64;
+                }
                 let Some(&last) = self.arrivals.get(&(node, peer)) else { return };
                 if self.mute.contains(&(node, peer)) {
                     return;
@@ -314,14 +340,17 @@ impl World {
                 let bytes = encode(&message);
                 self.schedule(at, Event::Deliver { to: peer, from: node, bytes });
             }
-            Effect::Persist { write, records, snapshot } => {
-                let snapshot = snapshot.map(|source| {
-                    let (meta, index) = (source.meta.clone(), source.index);
-                    Snapshot { meta, index, data: source.encode() }
-                });
+            Effect::Persist { write, records } => {
                 let life = self.servers[&node].life;
                 let at = self.now + 500 + self.chance.below(2_000);
-                self.schedule(at, Event::Synced { node, life, write, records, snapshot });
+                self.schedule(at, Event::Synced { node, life, write, records });
+            }
+            Effect::Snapshot { id, task } => {
+                let done = self.now + self.task_micros / 4 + self.chance.below(self.task_micros);
+                let server = self.servers.get_mut(&node).unwrap();
+                server.task_at = server.task_at.max(done);
+                let (life, at) = (server.life, server.task_at);
+                self.schedule(at, Event::Task { node, life, id, task });
             }
             Effect::Applied { .. } | Effect::StatusChanged => {}
             Effect::Proposed { id, result } => self.log.push((node, Note::Proposed(id, result))),
@@ -353,12 +382,12 @@ impl World {
                     self.touch(to);
                 }
             }
-            Event::Synced { node, life, write, records, snapshot } => {
+            Event::Synced { node, life, write, records } => {
                 if self.servers[&node].life != life {
                     return;
                 }
                 if self.stuck.contains(&node) {
-                    let again = Event::Synced { node, life, write, records, snapshot };
+                    let again = Event::Synced { node, life, write, records };
                     self.schedule(self.now + 10_000, again);
                     return;
                 }
@@ -366,12 +395,23 @@ impl World {
                 for record in records {
                     keep(&mut server.disk, record);
                 }
-                let data = snapshot.as_ref().map(|snapshot| snapshot.data.clone());
-                if snapshot.is_some() {
-                    server.disk.snapshot = snapshot;
-                }
-                self.engine(node).on_persisted(write, data);
+                self.engine(node).on_persisted(write);
                 self.touch(node);
+            }
+            Event::Task { node, life, id, task } => {
+                if self.servers[&node].life != life {
+                    return;
+                }
+                if self.stuck.contains(&node) {
+                    // Those after it wait too: all are put off by the same time.
+                    self.schedule(self.now + 10_000, Event::Task { node, life, id, task });
+                    return;
+                }
+                let server = self.servers.get_mut(&node).unwrap();
+                if let Some(done) = task.perform(&mut server.snapshots, &[]) {
+                    self.engine(node).on_snapshot_done(id, done);
+                    self.touch(node);
+                }
             }
         }
     }

@@ -93,7 +93,7 @@ fn class_of_node(error: &RequestError) -> (StatusCode, &'static str) {
     match error {
         RequestError::NoLeader(_) => (StatusCode::SERVICE_UNAVAILABLE, "no_leader"),
         RequestError::Unknown => (StatusCode::SERVICE_UNAVAILABLE, "outcome_unknown"),
-        RequestError::Busy(_) => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
+        RequestError::Busy(_) | RequestError::LogFull => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
         RequestError::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
         RequestError::Invalid(_) => (StatusCode::BAD_REQUEST, "invalid_request"),
         RequestError::NotServer => (StatusCode::MISDIRECTED_REQUEST, "not_server"),
