@@ -476,7 +476,7 @@ mod tests {
                 index: LogIndex(1), crc: 0, meta_len, state_len, history_len, origin: ORIGIN,
             };
             let file = Bytes::from([&header.encode()[..], &bytes].concat());
-            drop((decode(&file), super::blocks(&file)));
+            drop((decode(&file), blocks(&file)));
         }
     }
 }

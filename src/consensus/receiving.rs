@@ -214,9 +214,9 @@ impl<M: Machine> Engine<M> {
         else {
             return Ok(());
         };
-        let is_its = lock(sender).as_ref().is_some_and(|known| {
-            (known.peer, known.rpc) == (peer, rpc) && known.told == Told::Yes
-        });
+        let is_its = lock(sender)
+            .as_ref()
+            .is_some_and(|known| (known.peer, known.rpc) == (peer, rpc) && known.told == Told::Yes);
         if !is_its {
             // Its sender gave it up, or began another.
             return Ok(());
@@ -404,12 +404,7 @@ impl<M: Machine> Engine<M> {
 }
 
 /// Tells the sender now and then that its snapshot is being checked and installed.
-async fn say_alive(
-    net: Net,
-    sender: Weak<Mutex<Option<Sender>>>,
-    received: u64,
-    pause: Duration,
-) {
+async fn say_alive(net: Net, sender: Weak<Mutex<Option<Sender>>>, received: u64, pause: Duration) {
     loop {
         Host::sleep(pause).await;
         let Some(sender) = sender.upgrade() else { return };

@@ -35,11 +35,7 @@ pub struct SnapshotSource {
 
 impl SnapshotSource {
     /// A snapshot up to `index`, whose state `encode` gives.
-    pub fn new(
-        meta: Bytes,
-        index: LogIndex,
-        encode: impl Fn() -> Bytes + Send + 'static,
-    ) -> Self {
+    pub fn new(meta: Bytes, index: LogIndex, encode: impl Fn() -> Bytes + Send + 'static) -> Self {
         Self { meta, index, encode: Box::new(encode) }
     }
 

@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use rand::RngExt;
 use tokio::net::{TcpListener, UdpSocket};
@@ -10,13 +11,16 @@ use tokio::sync::{mpsc, watch};
 
 use crate::dispatch::leader::Patience;
 use crate::driver::{Turn, turn};
+use crate::id::LogIndex;
 use crate::membership::Profile;
 use crate::membership::autopilot::GRACE_DEFAULT;
 use crate::node::config::{NodeConfig, NodeRole};
 use crate::node::io::Input;
 use crate::node::{BootError, Node};
 use crate::shell::config::{AgentConfig, GossipProfile, Mode};
-use crate::shell::disk::{DataDir, DataDirError, Disk, ExitClass};
+use crate::shell::disk::{
+    Blocks, DataDir, DataDirError, Disk, ExitClass, Export, History, SnapshotEvent, Snapshots,
+};
 use crate::shell::exec::Executor;
 use crate::shell::exit::ExitError;
 use crate::shell::http::{self, HttpConfig};
@@ -58,10 +62,15 @@ async fn serve(config: AgentConfig) -> Result<(), ExitError> {
     let writer = Disk::start(files, done).map_err(|error| {
         ExitError::Environment(format!("the system gives no thread for the disk: {error}"))
     })?;
+    let (snapshot_events, snapshots) = mpsc::channel(QUEUE_LEN_MAX);
+    let keeper = match config.server {
+        true => Some(start_snapshots(&data, snapshot_events)?),
+        false => None,
+    };
     let links = Net::start(sockets.peers, sockets.gossip, net_events, NetLimits::default());
     let executor = Executor::new(exec_events);
-    let sources = Sources { disk, net, exec, calls, control };
-    let mut world = TokioWorld::new(sources, links, writer, executor);
+    let sources = Sources { disk, snapshots, net, exec, calls, control };
+    let mut world = TokioWorld::new(sources, links, writer, keeper, executor);
     let node_config = node_config(&config, &data);
     tracing::info!(
         node = %node_config.name,
@@ -111,10 +120,11 @@ async fn drive(node: &mut Node, world: &mut TokioWorld, data: &mut DataDir) -> E
         if let Some(end) = world.end() {
             return end.clone();
         }
-        if let (None, Some(cluster)) = (data.cluster(), node.cluster())
-            && let Err(error) = data.set_cluster(cluster)
-        {
-            return End::Halted(error.to_string());
+        if let (None, Some(cluster)) = (data.cluster(), node.cluster()) {
+            if let Err(error) = data.set_cluster(cluster) {
+                return End::Halted(error.to_string());
+            }
+            world.set_cluster(cluster);
         }
         match next {
             Turn::Again => tokio::task::yield_now().await,
@@ -126,6 +136,33 @@ async fn drive(node: &mut Node, world: &mut TokioWorld, data: &mut DataDir) -> E
             }
         }
     }
+}
+
+/// The history of executions lies in the state, and is in no snapshot apart from that.
+#[derive(Debug)]
+struct HistoryInState;
+
+impl History for HistoryInState {
+    fn export(&self, _index: LogIndex) -> Export {
+        Box::new(|_put| Ok(()))
+    }
+
+    fn replace(&self, _index: LogIndex, _blocks: Blocks) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn start_snapshots(
+    data: &DataDir,
+    events: mpsc::Sender<SnapshotEvent>,
+) -> Result<Snapshots, ExitError> {
+    let report = Arc::new(move |event| {
+        // The node is gone: nobody waits for what becomes of the task.
+        let _ = events.blocking_send(event);
+    });
+    Snapshots::start(data.snapshots(), Arc::new(HistoryInState), report).map_err(|error| {
+        ExitError::Environment(format!("the system gives no thread for snapshots: {error}"))
+    })
 }
 
 fn greet(config: &AgentConfig) {

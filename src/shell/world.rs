@@ -6,10 +6,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::driver::World;
-use crate::id::RequestId;
+use crate::id::{ClusterId, RequestId};
 use crate::node::io::{Event, Input, Output};
 use crate::node::request::{Reply, Request, RequestError};
-use crate::shell::disk::{Completion, Disk, SnapshotSource};
+use crate::shell::disk::{Completion, Disk, SnapshotEvent, Snapshots};
 use crate::shell::exec::{ExecEvent, Executor};
 use crate::shell::http::Backend;
 use crate::shell::net::{DialId, Net, NetEvent};
@@ -35,6 +35,8 @@ pub enum End {
 pub struct Sources {
     /// Writes that are durable, or failed.
     pub disk: mpsc::Receiver<Completion>,
+    /// What has become of snapshot files.
+    pub snapshots: mpsc::Receiver<SnapshotEvent>,
     /// What happens on the network.
     pub net: mpsc::Receiver<NetEvent>,
     /// Processes that have started or ended.
@@ -80,6 +82,7 @@ pub struct TokioWorld {
     ready: VecDeque<Input>,
     net: Net,
     disk: Option<Disk>,
+    snapshots: Option<Snapshots>,
     exec: Executor,
     replies: BTreeMap<RequestId, oneshot::Sender<Reply>>,
     request_last: u64,
@@ -87,14 +90,21 @@ pub struct TokioWorld {
 }
 
 impl TokioWorld {
-    /// A world of these parts.
-    pub fn new(sources: Sources, net: Net, disk: Disk, exec: Executor) -> Self {
+    /// A world of these parts. An agent has no snapshots.
+    pub fn new(
+        sources: Sources,
+        net: Net,
+        disk: Disk,
+        snapshots: Option<Snapshots>,
+        exec: Executor,
+    ) -> Self {
         Self {
             started: Instant::now(),
             sources,
             ready: VecDeque::new(),
             net,
             disk: Some(disk),
+            snapshots,
             exec,
             replies: BTreeMap::new(),
             request_last: 0,
@@ -116,6 +126,7 @@ impl TokioWorld {
         let input = tokio::select! {
             biased;
             done = sources.disk.recv() => Some(done.map_or_else(disk_ended, from_disk)),
+            Some(event) = sources.snapshots.recv() => Some(from_snapshots(event)),
             Some(event) = sources.net.recv() => Some(from_net(event)),
             Some(event) = sources.exec.recv() => from_exec(event),
             Some(input) = sources.control.recv() => Some(input),
@@ -128,11 +139,21 @@ impl TokioWorld {
     /// Writes what waits for the disk and for the network, and lets go of both.
     pub async fn close(mut self) {
         self.net.clone().shutdown().await;
-        if let Some(disk) = self.disk.take() {
-            let stopped = tokio::task::spawn_blocking(|| disk.stop()).await;
-            if let Err(error) = stopped {
-                tracing::error!(%error, "the disk's thread did not end in order");
-            }
+        let (disk, snapshots) = (self.disk.take(), self.snapshots.take());
+        let stopped = tokio::task::spawn_blocking(|| {
+            disk.map(Disk::stop);
+            snapshots.map(Snapshots::stop);
+        });
+        if let Err(error) = stopped.await {
+            tracing::error!(%error, "a thread of the disk did not end in order");
+        }
+    }
+
+    /// The node belongs to this cluster, durably.
+    pub fn set_cluster(&mut self, cluster: ClusterId) {
+        let told = self.snapshots.as_ref().map(|snapshots| snapshots.set_cluster(cluster));
+        if let Some(Err(error)) = told {
+            self.ready.push_back(Input::DiskFailed { reason: error.to_string() });
         }
     }
 
@@ -152,6 +173,9 @@ impl TokioWorld {
     fn receive(&mut self) -> Option<Input> {
         if let Ok(done) = self.sources.disk.try_recv() {
             return Some(from_disk(done));
+        }
+        if let Ok(event) = self.sources.snapshots.try_recv() {
+            return Some(from_snapshots(event));
         }
         if let Ok(event) = self.sources.net.try_recv() {
             return Some(from_net(event));
@@ -187,13 +211,14 @@ impl World for TokioWorld {
             Output::Close { session } => self.net.close(session),
             Output::Datagram { to, payload } => self.net.datagram(to, payload),
             Output::Resolve { name } => self.net.resolve(name),
-            Output::Persist { write, records, snapshot } => {
-                let snapshot = snapshot.map(|source| SnapshotSource {
-                    meta: source.meta.clone(),
-                    index: source.index,
-                    encode: Box::new(move || source.encode()),
-                });
-                let submitted = self.disk.as_ref().map(|d| d.submit(write, records, snapshot));
+            Output::Persist { write, records } => {
+                let submitted = self.disk.as_ref().map(|disk| disk.submit(write, records));
+                if let Some(Err(error)) = submitted {
+                    self.ready.push_back(Input::DiskFailed { reason: error.to_string() });
+                }
+            }
+            Output::Snapshot { id, task } => {
+                let submitted = self.snapshots.as_ref().map(|disk| disk.submit(id, task));
                 if let Some(Err(error)) = submitted {
                     self.ready.push_back(Input::DiskFailed { reason: error.to_string() });
                 }
@@ -220,8 +245,15 @@ fn disk_ended() -> Input {
 
 fn from_disk(done: Completion) -> Input {
     match done.result {
-        Ok(snapshot) => Input::Persisted { write: done.write, snapshot },
+        Ok(()) => Input::Persisted { write: done.write },
         Err(error) => Input::DiskFailed { reason: error.to_string() },
+    }
+}
+
+fn from_snapshots(event: SnapshotEvent) -> Input {
+    match event {
+        SnapshotEvent::Done { id, done } => Input::SnapshotDone { id, done },
+        SnapshotEvent::Failed { reason } => Input::DiskFailed { reason },
     }
 }
 

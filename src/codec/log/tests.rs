@@ -228,7 +228,7 @@ fn a_log_of_another_node_or_of_a_newer_version_is_refused() {
     let Step::Create { segment, header } = &steps[0] else { panic!("{steps:?}") };
     let read = |node: u64, number: u64, bytes: Bytes| {
         let segments = BTreeMap::from([(SegmentNumber(number), bytes)]);
-        recover(NodeId(node), &segments, &[]).map(|_| ()).map_err(|damage| damage.reason)
+        recover(NodeId(node), &segments, None).map(|_| ()).map_err(|damage| damage.reason)
     };
     assert_eq!(read(7, 1, header.clone()), Ok(()));
     assert_eq!(read(8, 1, header.clone()), Err(DamageReason::WrongNode(NODE)));
@@ -260,17 +260,17 @@ fn a_segment_in_the_middle_that_is_gone_or_too_short_is_damage() {
     let mut segments: BTreeMap<_, _> =
         segments.into_iter().map(|(number, bytes)| (number, Bytes::from(bytes))).collect();
     assert!(segments.len() > 3);
-    assert!(recover(NODE, &segments, &[]).is_ok());
+    assert!(recover(NODE, &segments, None).is_ok());
 
     let mut shortened = segments.clone();
     let second = &segments[&SegmentNumber(2)];
     let frame_len = PREFIX_LEN + format::body_len(&entry(0));
     shortened.insert(SegmentNumber(2), second.slice(..second.len() - frame_len));
-    let damage = recover(NODE, &shortened, &[]).unwrap_err();
+    let damage = recover(NODE, &shortened, None).unwrap_err();
     assert_eq!((damage.segment, damage.reason), (SegmentNumber(3), DamageReason::Unchained));
 
     segments.remove(&SegmentNumber(2));
-    let damage = recover(NODE, &segments, &[]).unwrap_err();
+    let damage = recover(NODE, &segments, None).unwrap_err();
     let DamageReason::EntriesMissing { from: 0, upto } = damage.reason else { panic!("{damage}") };
     assert_eq!(damage.segment, SegmentNumber(3));
     assert!(upto >= 1);

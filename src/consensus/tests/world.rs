@@ -47,23 +47,9 @@ impl Chance {
 }
 
 enum Event {
-    Deliver {
-        to: NodeId,
-        from: NodeId,
-        bytes: Bytes,
-    },
-    Synced {
-        node: NodeId,
-        life: u64,
-        write: WriteId,
-        records: Vec<Record>,
-    },
-    Task {
-        node: NodeId,
-        life: u64,
-        id: TaskId,
-        task: SnapshotTask,
-    },
+    Deliver { to: NodeId, from: NodeId, bytes: Bytes },
+    Synced { node: NodeId, life: u64, write: WriteId, records: Vec<Record> },
+    Task { node: NodeId, life: u64, id: TaskId, task: SnapshotTask },
 }
 
 pub(super) struct Server {

@@ -10,21 +10,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::codec::log::{LogWriter, SegmentNumber, Step};
-use crate::codec::record::{Record, Snapshot};
-use crate::codec::snapshot;
-use crate::id::LogIndex;
+use crate::codec::record::Record;
 
 /// What a file is called while it is not whole.
 pub(super) const TEMPORARY: &str = "tmp";
 
 const SEGMENT: &str = "log";
-const SNAPSHOT: &str = "snap";
 
-/// The files of a log and its snapshots, and the writer that goes on with them.
+/// The files of a log, and the writer that goes on with them.
 #[derive(Debug)]
 pub struct LogFiles {
     log_dir: PathBuf,
-    snapshot_dir: PathBuf,
     writer: LogWriter,
     /// The segment that was written last.
     open: Option<(SegmentNumber, File)>,
@@ -33,13 +29,8 @@ pub struct LogFiles {
 }
 
 impl LogFiles {
-    pub(super) fn new(
-        log_dir: PathBuf,
-        snapshot_dir: PathBuf,
-        writer: LogWriter,
-        lock: Arc<File>,
-    ) -> Self {
-        Self { log_dir, snapshot_dir, writer, open: None, _lock: lock }
+    pub(super) fn new(log_dir: PathBuf, writer: LogWriter, lock: Arc<File>) -> Self {
+        Self { log_dir, writer, open: None, _lock: lock }
     }
 
     /// Makes `batch` durable.
@@ -53,19 +44,6 @@ impl LogFiles {
     pub(super) fn seal(&mut self) -> io::Result<()> {
         let steps = self.writer.seal();
         self.perform(steps)
-    }
-
-    /// Makes `snapshot` durable, and then removes the others.
-    pub(super) fn write_snapshot(&self, snapshot: &Snapshot) -> io::Result<()> {
-        let path = file_path(&self.snapshot_dir, snapshot.index.0, SNAPSHOT);
-        let header = snapshot::header(snapshot);
-        write_beside(&path, &[&header, &snapshot.meta, &snapshot.data])?;
-        for (index, other) in list(&self.snapshot_dir, SNAPSHOT)? {
-            if LogIndex(index) != snapshot.index {
-                fs::remove_file(&other).map_err(|error| at(&other, error))?;
-            }
-        }
-        Ok(())
     }
 
     /// Does `steps` in order, up to the first that fails.
@@ -117,12 +95,6 @@ impl LogFiles {
 pub(super) fn read_segments(dir: &Path) -> io::Result<BTreeMap<SegmentNumber, Bytes>> {
     let files = list(dir, SEGMENT)?.into_iter();
     files.map(|(number, path)| Ok((SegmentNumber(number), read(&path)?))).collect()
-}
-
-/// Reads all snapshots in `dir`, oldest first.
-pub(super) fn read_snapshots(dir: &Path) -> io::Result<Vec<(PathBuf, Bytes)>> {
-    let files = list(dir, SNAPSHOT)?.into_values();
-    files.map(|path| read(&path).map(|bytes| (path, bytes))).collect()
 }
 
 /// Makes the directory `path` for the owner alone, and what is above it; syncs its name.
@@ -177,13 +149,15 @@ pub(super) fn at(path: &Path, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
-fn create_file(path: &Path) -> io::Result<File> {
+/// Makes the file `path` for the owner alone, or empties it.
+pub(super) fn create_file(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     let file = options.write(true).create(true).truncate(true).mode(0o600).open(path);
     file.map_err(|error| at(path, error))
 }
 
-fn sync_dir(path: &Path) -> io::Result<()> {
+/// Waits until the names in the directory `path` are on the disk.
+pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
     File::open(path).and_then(|dir| dir.sync_all()).map_err(|error| at(path, error))
 }
 
@@ -192,12 +166,12 @@ fn read(path: &Path) -> io::Result<Bytes> {
 }
 
 /// Twenty digits hold every number, and sort as the numbers do.
-fn file_path(dir: &Path, number: u64, extension: &str) -> PathBuf {
+pub(super) fn file_path(dir: &Path, number: u64, extension: &str) -> PathBuf {
     dir.join(format!("{number:020}.{extension}"))
 }
 
 /// The files in `dir` that are named by a number and end with `extension`.
-fn list(dir: &Path, extension: &str) -> io::Result<BTreeMap<u64, PathBuf>> {
+pub(super) fn list(dir: &Path, extension: &str) -> io::Result<BTreeMap<u64, PathBuf>> {
     let mut files = BTreeMap::new();
     for entry in fs::read_dir(dir).map_err(|error| at(dir, error))? {
         let path = entry.map_err(|error| at(dir, error))?.path();

@@ -9,7 +9,8 @@
 //!
 //! [`DataDir::open`] locks the directory and counts a boot. [`DataDir::recover`] reads and repairs
 //! the log. [`Disk::start`] gives the files to one thread that writes group by group: whatever
-//! waits when a sync ends is the next group.
+//! waits when a sync ends is the next group. [`Snapshots::start`] gives those of the snapshots to
+//! another.
 //!
 //! **Invariants**
 //! - A file that is not appended to is written beside, synced, renamed, and its name synced.
@@ -22,11 +23,17 @@
 
 mod data_dir;
 mod files;
+mod snapshot_files;
+mod snapshots;
 mod writer;
 
 pub use self::data_dir::{DataDir, DataDirError, ExitClass};
 pub use self::files::LogFiles;
-pub use self::writer::{Completion, Disk, DiskStopped, SnapshotSource};
+pub use self::snapshot_files::{Blocks, SnapshotFiles};
+pub use self::snapshots::{Export, History, PutBlock, SnapshotEvent, Snapshots, SnapshotsStopped};
+pub use self::writer::{Completion, Disk, DiskStopped};
 
+#[cfg(test)]
+mod snapshot_tests;
 #[cfg(test)]
 mod tests;
