@@ -86,6 +86,7 @@
 //! use std::time::Duration;
 //!
 //! use cronclave::codec::record::{Record, Recovered};
+//! use cronclave::consensus::LogBounds;
 //! use cronclave::dispatch::leader::Patience;
 //! use cronclave::id::{Boot, Incarnation, NodeName, RequestId};
 //! use cronclave::jobs::command::Applied;
@@ -105,12 +106,14 @@
 //!     gossip_addr: "10.0.0.1:8946".parse()?,
 //!     peer_addr: "10.0.0.1:6868".parse()?,
 //!     tags: BTreeMap::new(),
+//!     joins: None,
 //!     join: Vec::new(),
 //!     retry_interval: Duration::from_secs(30),
 //!     reconnect_timeout: Duration::from_secs(86_400),
 //!     dead_server_grace: Duration::from_secs(86_400),
 //!     profile: Profile::Lan,
 //!     raft_multiplier: 1,
+//!     log: LogBounds::default(),
 //!     patience: Patience::default(),
 //!     timezone: "UTC".to_owned(),
 //!     version: "0.1.0".to_owned(),

@@ -59,7 +59,10 @@ pub async fn put(cluster: &Cluster, via: usize, spec: JobSpec) -> Fate {
     let request = Request::Write(Write::PutJob(Arc::new(spec)));
     let fate = match cluster.ask(via, request).await {
         Outcome::Answered(Reply::Written(_)) => Fate::Done,
-        Outcome::Answered(Reply::Failed(RequestError::Unknown)) | Outcome::Lost => Fate::Unknown,
+        Outcome::Answered(Reply::Failed(
+            RequestError::Unknown | RequestError::UnknownDiskFull(_),
+        ))
+        | Outcome::Lost => Fate::Unknown,
         Outcome::Answered(Reply::Failed(error)) => Fate::Refused(error.to_string()),
         Outcome::Answered(other) => panic!("a write was answered with {other:?}"),
         Outcome::Refused => Fate::Refused("nobody listens".to_owned()),

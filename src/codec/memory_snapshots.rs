@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::record::Snapshot;
-use super::snapshot::{self, Origin, SnapshotDamage, SnapshotFile};
+use super::snapshot::{self, History, Origin, SnapshotDamage, SnapshotFile};
 use crate::id::LogIndex;
 
 /// The snapshot files of one node, in memory. See the module.
@@ -36,7 +36,7 @@ impl MemorySnapshots {
         index: LogIndex,
         meta: &[u8],
         state: &[u8],
-        history: &[Bytes],
+        history: &History,
     ) -> SnapshotFile {
         let (file, bytes) = snapshot::encode(index, meta, state, history, self.origin);
         self.newest = Some((file, bytes));
@@ -110,10 +110,10 @@ impl MemorySnapshots {
         Some(snapshot::decode(bytes).expect("it was verified before it got its name"))
     }
 
-    /// The blocks of history in the newest snapshot.
-    pub fn history(&self) -> Vec<Bytes> {
-        let blocks = self.newest.as_ref().map(|(_, bytes)| snapshot::blocks(bytes));
-        blocks.transpose().expect("it was verified before it got its name").unwrap_or_default()
+    /// The history in the newest snapshot.
+    pub fn history(&self) -> History {
+        let history = self.newest.as_ref().map(|(_, bytes)| snapshot::history(bytes));
+        history.transpose().expect("it was verified before it got its name").unwrap_or_default()
     }
 
     /// The machine loses its power, or the node dies.
@@ -139,22 +139,23 @@ mod tests {
     #[test]
     fn a_snapshot_is_copied_in_parts_and_installed_with_its_history() {
         let (mut from, mut to) = (MemorySnapshots::default(), MemorySnapshots::default());
-        let history = [Bytes::from_static(b"rows")];
+        let blocks = vec![Bytes::from_static(b"rows")];
+        let history = History { upto: Some(LogIndex(6)), blocks };
         let file = from.build(LogIndex(4), b"meta", b"state", &history);
         copy(&mut from, file, &mut to);
         assert_eq!(to.newest(), None);
         assert_eq!(to.verify(file).unwrap(), from.newest().unwrap());
         to.install(file);
-        assert_eq!((to.newest(), to.history()), (from.newest(), history.to_vec()));
+        assert_eq!((to.newest(), to.history()), (from.newest(), history));
         assert_eq!(to.verify(file), Err(SnapshotDamage::Checksum), "it came in and is no more");
     }
 
     #[test]
     fn an_old_file_is_readable_as_long_as_somebody_reads_it() {
         let mut disk = MemorySnapshots::default();
-        let old = disk.build(LogIndex(4), b"", b"old", &[]);
+        let old = disk.build(LogIndex(4), b"", b"old", &History::default());
         let begun = disk.read(old, 0, 9);
-        disk.build(LogIndex(5), b"", b"new", &[]);
+        disk.build(LogIndex(5), b"", b"new", &History::default());
         assert_eq!(disk.read(old, 0, 9), begun);
         disk.close(old);
         assert_eq!(disk.read(old, 0, 9), None);
@@ -163,7 +164,7 @@ mod tests {
     #[test]
     fn parts_that_do_not_follow_and_other_snapshots_are_refused() {
         let (mut from, mut to) = (MemorySnapshots::default(), MemorySnapshots::default());
-        let file = from.build(LogIndex(4), b"", b"state", &[]);
+        let file = from.build(LogIndex(4), b"", b"state", &History::default());
         assert!(to.receive(file, 9, b"x").is_err());
         copy(&mut from, file, &mut to);
         let other = SnapshotFile { crc: file.crc ^ 1, ..file };

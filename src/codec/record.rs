@@ -51,6 +51,27 @@ pub enum Record {
     Local(Bytes),
     /// All of the node's own facts; earlier [`Record::Local`]s need not be kept.
     Checkpoint(Bytes),
+    /// Recovery cut something that may have been synced and acknowledged. It stays true through
+    /// restarts until [`Record::Settled`]. Written by recovery alone.
+    Doubt(Doubt),
+    /// The last [`Record::Doubt`] is over: what was lost, if anything, is in the log again, or
+    /// nobody has it.
+    Settled,
+}
+
+/// The end of a log that was cut at a start. Whether it was half written when the node died, or
+/// was whole and rotted before anything after it said that it was synced, nobody can tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Doubt {
+    /// Entries from here on may have been lost. How many, nobody knows: at most what fits into
+    /// `len` bytes.
+    pub next: LogIndex,
+    /// The number of the segment that was cut last.
+    pub segment: u64,
+    /// The offset of the first byte that was cut, in bytes from the start of the segment.
+    pub offset: u64,
+    /// How many bytes were cut.
+    pub len: u64,
 }
 
 /// A snapshot of the replicated state: its file, and what of that is held in memory.
@@ -88,4 +109,6 @@ pub struct Recovered {
     pub checkpoint: Option<Bytes>,
     /// Every [`Record::Local`] after that checkpoint, in order.
     pub locals: Vec<Bytes>,
+    /// What was cut at this start or an earlier one, and is not [`Record::Settled`].
+    pub doubt: Option<Doubt>,
 }

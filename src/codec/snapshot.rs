@@ -91,6 +91,9 @@ pub struct Header {
     pub history_len: u64,
     /// Who made it.
     pub origin: Origin,
+    /// The last entry whose changes are in the history; `None` if it holds none. It may be ahead of
+    /// the state.
+    pub history_upto: Option<LogIndex>,
 }
 
 impl Header {
@@ -118,8 +121,9 @@ impl Header {
             self.history_len,
             self.origin.cluster.0,
             self.origin.node.0,
+            self.history_upto.map_or(0, |upto| upto.0.saturating_add(1)),
         ];
-        for (place, number) in bytes[16..64].chunks_exact_mut(8).zip(numbers) {
+        for (place, number) in bytes[16..72].chunks_exact_mut(8).zip(numbers) {
             place.copy_from_slice(&number.to_le_bytes());
         }
         let check = crc32c::crc32c(&bytes[..CHECK_AT]);
@@ -149,6 +153,7 @@ impl Header {
                 cluster: ClusterId(u64_at(bytes, 48)),
                 node: NodeId(u64_at(bytes, 56)),
             },
+            history_upto: u64_at(bytes, 64).checked_sub(1).map(LogIndex),
         };
         // Above this no sum of lengths overflows.
         let is_bounded = [header.meta_len, header.state_len, header.history_len]
@@ -219,9 +224,11 @@ impl Encoder {
     }
 
     /// The header, to be written in front of everything.
-    pub fn finish(self, origin: Origin) -> Header {
+    ///
+    /// `history_upto` is the last entry whose changes are in the blocks.
+    pub fn finish(self, origin: Origin, history_upto: Option<LogIndex>) -> Header {
         let Self { index, meta_len, state_len, history_len, check: crc } = self;
-        Header { index, crc, meta_len, state_len, history_len, origin }
+        Header { index, crc, meta_len, state_len, history_len, origin, history_upto }
     }
 }
 
@@ -313,21 +320,30 @@ pub fn block_len(prefix: [u8; BLOCK_PREFIX_LEN]) -> Result<usize, SnapshotDamage
     }
 }
 
+/// The history that goes into a snapshot, in memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct History {
+    /// The last entry whose changes are in it.
+    pub upto: Option<LogIndex>,
+    /// Its blocks.
+    pub blocks: Vec<Bytes>,
+}
+
 /// A whole file in memory.
 pub fn encode(
     index: LogIndex,
     meta: &[u8],
     state: &[u8],
-    history: &[Bytes],
+    history: &History,
     origin: Origin,
 ) -> (SnapshotFile, Bytes) {
     let mut encoder = Encoder::new(index, meta, state);
     let mut body = [meta, state].concat();
-    for block in history {
+    for block in &history.blocks {
         body.extend_from_slice(&encoder.block(block));
         body.extend_from_slice(block);
     }
-    let header = encoder.finish(origin);
+    let header = encoder.finish(origin, history.upto);
     (header.file(), Bytes::from([&header.encode()[..], &body].concat()))
 }
 
@@ -342,11 +358,11 @@ pub fn decode(file: &[u8]) -> Result<Snapshot, SnapshotDamage> {
     decoder.finish()
 }
 
-/// The blocks of history of a whole file in memory.
+/// The history in a whole file in memory.
 ///
 /// # Errors
 /// If its lengths do not fit.
-pub fn blocks(file: &Bytes) -> Result<Vec<Bytes>, SnapshotDamage> {
+pub fn history(file: &Bytes) -> Result<History, SnapshotDamage> {
     let header = Header::decode(file)?;
     let start = usize::try_from(header.history_at()).map_err(|_| SnapshotDamage::Checksum)?;
     if header.file().len != file.len() as u64 {
@@ -364,7 +380,7 @@ pub fn blocks(file: &Bytes) -> Result<Vec<Bytes>, SnapshotDamage> {
         blocks.push(rest.slice(BLOCK_PREFIX_LEN..end));
         rest = rest.slice(end..);
     }
-    Ok(blocks)
+    Ok(History { upto: header.history_upto, blocks })
 }
 
 #[cfg(test)]
@@ -374,12 +390,13 @@ mod tests {
 
     const ORIGIN: Origin = Origin { cluster: ClusterId(5), node: NodeId(9) };
 
-    fn history() -> Vec<Bytes> {
-        vec![Bytes::from_static(b"rows"), Bytes::from_static(b"x")]
+    fn rows() -> History {
+        let blocks = vec![Bytes::from_static(b"rows"), Bytes::from_static(b"x")];
+        History { upto: Some(LogIndex(8)), blocks }
     }
 
     fn file() -> (SnapshotFile, Bytes) {
-        encode(LogIndex(7), b"meta", b"state", &history(), ORIGIN)
+        encode(LogIndex(7), b"meta", b"state", &rows(), ORIGIN)
     }
 
     #[test]
@@ -387,9 +404,25 @@ mod tests {
         let (name, bytes) = file();
         let (meta, data) = (Bytes::from_static(b"meta"), Bytes::from_static(b"state"));
         assert_eq!(decode(&bytes), Ok(Snapshot { file: name, meta, data }));
-        assert_eq!(blocks(&bytes), Ok(history()));
+        assert_eq!(history(&bytes), Ok(rows()));
         assert_eq!((name.index, name.len), (LogIndex(7), bytes.len() as u64));
         assert_eq!(Header::decode(&bytes).unwrap().origin, ORIGIN);
+    }
+
+    /// Made apart from this program, from the description of the format. It must never change.
+    const GOLDEN: &[u8] = include_bytes!("../../tests/golden/v1/snapshots/00000000000000000007.snap");
+
+    #[test]
+    fn a_file_of_version_1_is_read_and_written() {
+        let read = decode(GOLDEN).unwrap();
+        assert_eq!(read.file, SnapshotFile { index: LogIndex(7), len: 139, crc: 0x91d8_cb1d });
+        assert_eq!((&read.meta[..], &read.data[..]), (&b"what it covers"[..], &b"the replicated state"[..]));
+        let header = Header::decode(GOLDEN).unwrap();
+        assert_eq!((header.origin, header.history_upto), (ORIGIN, Some(LogIndex(9))));
+        let rows = history(&Bytes::from_static(GOLDEN)).unwrap();
+        assert_eq!(rows.blocks, ["first block", "second"]);
+        let (_, written) = encode(LogIndex(7), &read.meta, &read.data, &rows, ORIGIN);
+        assert_eq!(written, GOLDEN);
     }
 
     #[test]
@@ -437,11 +470,12 @@ mod tests {
                 state_len: 0,
                 history_len: body.len() as u64,
                 origin: ORIGIN,
+                history_upto: None,
             };
             let file = Bytes::from([&header.encode()[..], body].concat());
             let refused = (!is_whole).then_some(SnapshotDamage::Unreadable);
             assert_eq!(decode(&file).err(), refused, "{body:?}");
-            assert_eq!(blocks(&file).err(), refused, "{body:?}");
+            assert_eq!(history(&file).err(), refused, "{body:?}");
         }
     }
 
@@ -455,14 +489,15 @@ mod tests {
             ),
             piece in 1..40_usize,
         ) {
-            let (_, file) = encode(LogIndex(3), &meta, &state, &blocks, ORIGIN);
+            let rows = History { upto: None, blocks };
+            let (_, file) = encode(LogIndex(3), &meta, &state, &rows, ORIGIN);
             let mut decoder = Decoder::new(Header::decode(&file).unwrap());
             for bytes in file[HEADER_LEN..].chunks(piece) {
                 decoder.push(bytes).unwrap();
             }
             let read = decoder.finish().unwrap();
             prop_assert_eq!((&read.meta[..], &read.data[..]), (&meta[..], &state[..]));
-            prop_assert_eq!(super::blocks(&file).unwrap(), blocks);
+            prop_assert_eq!(history(&file).unwrap(), rows);
         }
 
         #[test]
@@ -474,9 +509,10 @@ mod tests {
             let [meta_len, state_len, history_len] = lens;
             let header = Header {
                 index: LogIndex(1), crc: 0, meta_len, state_len, history_len, origin: ORIGIN,
+                history_upto: None,
             };
             let file = Bytes::from([&header.encode()[..], &bytes].concat());
-            drop((decode(&file), blocks(&file)));
+            drop((decode(&file), history(&file)));
         }
     }
 }

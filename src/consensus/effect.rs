@@ -4,11 +4,12 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use super::channels::lock;
+use super::doubt::Settled;
 use super::machine::Machine;
 use super::message::Message;
 use super::peers::Inadmissible;
 use super::snapshots::{SnapshotTask, TaskId};
-use crate::codec::record::Record;
+use crate::codec::record::{Doubt, Record};
 use crate::id::{CommandId, LogIndex, NodeId, Term, WriteId};
 
 /// What an engine wants done, or has to tell.
@@ -67,6 +68,13 @@ pub enum Effect<M: Machine> {
     },
     /// Role, term, leader or members changed: see [`super::Engine::status`].
     StatusChanged,
+    /// The doubt that a cut had left is over, durably: this server votes again.
+    Settled {
+        /// What was cut.
+        doubt: Doubt,
+        /// Why it is over.
+        how: Settled,
+    },
     /// A message of a peer was impossible, and dropped.
     Rejected {
         /// Whose.
@@ -158,6 +166,9 @@ pub enum TransferError {
     /// The target has not answered within the last second.
     #[error("the target has not answered within the last second")]
     NotReachable,
+    /// The target is in doubt about its log, and takes nothing over.
+    #[error("the target does not know whether its log is whole")]
+    InDoubt,
     /// Another one is under way.
     #[error("a handover is already under way")]
     InProgress,

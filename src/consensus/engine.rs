@@ -14,6 +14,7 @@ use openraft::rt::{MpscReceiver as _, WatchReceiver as _};
 use openraft::{ChangeMembers, Config, RaftMetrics, ReadPolicy, SnapshotPolicy};
 
 use super::channels::{lock, mpsc};
+use super::doubt::Doubts;
 use super::effect::{Change, ChangeError, Effect, Effects, NotLeader, ProposeError};
 use super::machine::{Machine, Phase, StateMachine};
 use super::message::Message;
@@ -52,20 +53,37 @@ pub struct EngineConfig {
     pub election_min: Duration,
     /// The most, and the length of the lease.
     pub election_max: Duration,
-    /// A snapshot is taken when this much log has come since the last one, or as much as the last
-    /// one is large, whichever is more; but at the latest at half of `log_bytes_max`.
+    /// How large the log gets.
+    pub log: LogBounds,
+    /// How many bytes of entries go into one message.
+    pub batch_bytes: u64,
+    /// The largest snapshot that is accepted.
+    pub snapshot_bytes_max: u64,
+}
+
+/// How large the log gets before and after a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogBounds {
+    /// A snapshot is taken when this many bytes of log have come since the last one, or as many as
+    /// the last one has, whichever is more; but at the latest at half of `bytes_max`.
     pub snapshot_after_bytes: u64,
     /// How many bytes of log that a snapshot covers are kept for slow followers.
     pub keep_bytes: u64,
     /// How many entries that a snapshot covers are kept for slow followers.
     pub keep_entries: u64,
-    /// How many bytes of log that no snapshot covers yet may be there before a leader refuses
-    /// proposals.
-    pub log_bytes_max: u64,
-    /// How many bytes of entries go into one message.
-    pub batch_bytes: u64,
-    /// The largest snapshot that is accepted.
-    pub snapshot_bytes_max: u64,
+    /// A leader whose log has this many bytes that no durable snapshot covers takes no proposals.
+    pub bytes_max: u64,
+}
+
+impl Default for LogBounds {
+    fn default() -> Self {
+        Self {
+            snapshot_after_bytes: 64 << 20,
+            keep_bytes: 256 << 20,
+            keep_entries: 500_000,
+            bytes_max: 1 << 30,
+        }
+    }
 }
 
 impl EngineConfig {
@@ -77,10 +95,7 @@ impl EngineConfig {
             heartbeat: Duration::from_millis(100),
             election_min: Duration::from_millis(120),
             election_max: Duration::from_millis(250),
-            snapshot_after_bytes: 64 << 20,
-            keep_bytes: 256 << 20,
-            keep_entries: 500_000,
-            log_bytes_max: 1 << 30,
+            log: LogBounds::default(),
             batch_bytes: 1 << 20,
             snapshot_bytes_max: 4 << 30,
         }
@@ -159,6 +174,7 @@ pub struct Engine<M: Machine> {
     /// The last leader heard, and when.
     pub(crate) heard: Option<(NodeId, Mono)>,
     pub(crate) upkeep: Upkeep,
+    pub(crate) doubts: Doubts,
 }
 
 /// Whether Raft runs.
@@ -207,8 +223,6 @@ impl<M: Machine> Engine<M> {
         let store = LogStore::recover(recovered, config.batch_bytes, Sync::OnCompletion)
             .map_err(|error| BootError::Log(error.to_string()))?;
         let found = recover_snapshot::<M>(recovered, &store)?;
-        let covered = recovered.snapshot.as_ref().map(|snapshot| snapshot.index());
-        let upkeep = Upkeep::new(covered.map_or(0, |covered| store.bytes_through(covered)));
         let effects = Effects::default();
         let (snapshot, decoded) = found.unzip();
         let tasks = TaskIds::default();
@@ -239,7 +253,8 @@ impl<M: Machine> Engine<M> {
             serving: BTreeMap::new(),
             agreed: None,
             heard: None,
-            upkeep,
+            upkeep: Upkeep::default(),
+            doubts: Doubts::default(),
         };
         engine.start()?;
         engine.machine.set_phase(Phase::Live);
@@ -252,7 +267,9 @@ impl<M: Machine> Engine<M> {
     pub(crate) fn start(&mut self) -> Result<(), BootError> {
         let started = Arc::new(Mutex::new(None));
         let slot = Arc::clone(&started);
-        let (id, config) = (self.config.id, Arc::clone(&self.raft_config));
+        let enable_elect = self.store.doubt().is_none();
+        let config = Arc::new(Config { enable_elect, ..Config::clone(&self.raft_config) });
+        let id = self.config.id;
         let (net, store) = (self.net.clone(), self.store.clone());
         let machine = self.machine.clone();
         self.host.spawn(async move {
@@ -276,6 +293,7 @@ impl<M: Machine> Engine<M> {
         let _entered = self.host.enter();
         self.net.connect(peer);
         self.interrupt_incoming(peer);
+        self.doubts.forget(peer);
         if let Some(raft) = self.raft() {
             self.host.spawn(async move {
                 // A stopped Raft shows in its metrics.
@@ -289,6 +307,7 @@ impl<M: Machine> Engine<M> {
         let _entered = self.host.enter();
         self.net.disconnect(peer);
         self.interrupt_incoming(peer);
+        self.doubts.forget(peer);
     }
 
     /// The write `write` is durable.
@@ -391,6 +410,7 @@ impl<M: Machine> Engine<M> {
         self.settle();
         self.keep_up();
         self.settle();
+        self.weigh_doubt();
         if let Some((write, records)) = self.store.flush() {
             self.effects.push(Effect::Persist { write, records });
         }
@@ -488,7 +508,7 @@ impl<M: Machine> Engine<M> {
     /// Why this leader takes no more into its log.
     fn refuse_as_full(&self) -> Option<ProposeError> {
         let covered = self.machine.snapshot_file().map(|file| file.index);
-        let is_full = self.store.bytes_above(covered) >= self.config.log_bytes_max;
+        let is_full = self.store.bytes_above(covered) >= self.config.log.bytes_max;
         is_full.then_some(ProposeError::LogFull)
     }
 

@@ -132,6 +132,11 @@ impl<M: Machine> StateMachine<M> {
         lock(&self.inner).snapshot.as_ref().map(|snapshot| snapshot.snapshot)
     }
 
+    /// Whether a snapshot is being built.
+    pub(crate) fn is_building(&self) -> bool {
+        !lock(&self.inner).building.is_empty()
+    }
+
     /// Whether a snapshot from the leader is being made durable.
     pub(crate) fn is_installing(&self) -> bool {
         lock(&self.inner).installing.is_some()

@@ -16,6 +16,7 @@
 //! - A snapshot is never held in memory: it is a file, and the engine holds its name.
 //! - Heartbeats wait for no write: a follower answers those of its leader at once.
 //! - A reply leaves in the session in which its request came, or not at all.
+//! - A server whose log was cut neither votes nor campaigns until its `doubt` is settled.
 //!
 //! **Left out on purpose**
 //! - Reads by lease: openraft's lease leaves no room for clocks that drift.
@@ -24,6 +25,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub(crate) mod channels;
+mod doubt;
 mod effect;
 mod engine;
 mod machine;
@@ -31,6 +33,7 @@ mod message;
 mod network;
 mod peers;
 mod receiving;
+mod rescue;
 pub(crate) mod runtime;
 mod sending;
 mod serve;
@@ -40,11 +43,13 @@ mod store;
 pub(crate) mod types;
 mod upkeep;
 
+pub use doubt::{Settled, Standing, Trust, Voters, Waiting};
 pub use effect::{Change, ChangeError, Effect, NotLeader, ProposeError, TransferError};
-pub use engine::{BootError, Engine, EngineConfig};
+pub use engine::{BootError, Engine, EngineConfig, LogBounds};
 pub use machine::Machine;
 pub use message::{Appended, Ballot, Lane, Message, RpcId, TransferRefused};
 pub use peers::Inadmissible;
+pub use rescue::{Position, RescueError, Survey, rescue, survey};
 pub use snapshots::{Restore, SnapshotDone, SnapshotSource, SnapshotTask, TaskId};
 pub use status::{Follower, Role, Status};
 pub use types::{Entry, LogId, Payload, Peer, SnapshotMeta, Vote};

@@ -6,7 +6,7 @@
 //!
 //! **Left out on purpose**: retries and backoff, which are openraft's.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -28,6 +28,7 @@ use openraft::rt::{AsyncRuntime, Instant as _, OneshotSender as _, Select2};
 use openraft::{OptionalSend, base};
 
 use super::channels::{lock, mpsc, oneshot};
+use super::doubt::Trust;
 use super::message::{Appended, Ballot, Message, RpcId, TransferRefused};
 use super::peers::Inadmissible;
 use super::runtime::{Host, Instant};
@@ -76,6 +77,8 @@ struct Inner {
     suspect: Option<SnapshotFile>,
     /// How far each follower has confirmed this node's log, under which vote.
     matched: BTreeMap<NodeId, (Vote, LogId)>,
+    /// Followers in doubt about their logs: they may have lost what they confirmed.
+    reverting: BTreeSet<NodeId>,
     outbox: VecDeque<(NodeId, Message)>,
     rejected: Vec<(NodeId, Inadmissible)>,
 }
@@ -105,6 +108,7 @@ impl Net {
             tasks: VecDeque::new(),
             suspect: None,
             matched: BTreeMap::new(),
+            reverting: BTreeSet::new(),
             outbox: VecDeque::new(),
             rejected: Vec::new(),
         };
@@ -125,6 +129,7 @@ impl Net {
         let (waiting, snapshots) = {
             let mut inner = lock(&self.inner);
             inner.sessions.remove(&peer);
+            inner.reverting.remove(&peer);
             inner.outbox.retain(|(to, _)| *to != peer);
             (take_of(&mut inner.waiting, peer), take_of(&mut inner.snapshots, peer))
         };
@@ -281,6 +286,18 @@ impl Net {
         let known = inner.matched.entry(peer).or_insert((vote, last));
         if known.0 != vote || known.1 < last {
             *known = (vote, last);
+        }
+    }
+
+    /// Whether `peer` may turn out to hold less than it confirmed.
+    pub(crate) fn allow_reversion(&self, peer: NodeId, trust: Trust) {
+        let mut inner = lock(&self.inner);
+        match trust {
+            Trust::InDoubt => {
+                inner.matched.remove(&peer);
+                inner.reverting.insert(peer);
+            }
+            Trust::Sure => drop(inner.reverting.remove(&peer)),
         }
     }
 
@@ -560,12 +577,14 @@ where
                 Ok(Ok(request.last))
             }
             Appended::Conflict => {
-                let known = lock(&net.inner).matched.get(&peer).copied();
+                let (known, is_reverting) = {
+                    let inner = lock(&net.inner);
+                    (inner.matched.get(&peer).copied(), inner.reverting.contains(&peer))
+                };
+                // A heartbeat names only what the follower has confirmed, in this session or before.
+                let may_conflict = self.link.kind == Kind::Log || is_reverting;
                 match request.prev {
-                    // A heartbeat names only what the follower has confirmed.
-                    Some(prev)
-                        if self.link.kind == Kind::Log && !is_known(known, request.vote, prev) =>
-                    {
+                    Some(prev) if may_conflict && !is_known(known, request.vote, prev) => {
                         Ok(Err(StreamAppendError::Conflict(prev)))
                     }
                     Some(_) | None => {

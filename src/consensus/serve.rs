@@ -48,8 +48,13 @@ impl<M: Machine> Engine<M> {
         self.let_in(peer, session, message, raft)
     }
 
-    /// Keeps a request until openraft can work it off: only then can the next be judged.
+    /// Keeps a request until openraft can work it off: only then can the next be judged. A full
+    /// disk may take hours: what comes meanwhile goes unanswered, and its sender asks again.
     fn hold(&mut self, peer: NodeId, session: u64, message: Message) -> Result<(), Inadmissible> {
+        if self.is_disk_full() {
+            self.held.clear();
+            return Ok(());
+        }
         if self.held.len() >= HELD_MAX {
             return Err(Inadmissible::TooManyRequests);
         }
@@ -84,6 +89,10 @@ impl<M: Machine> Engine<M> {
         raft: Raft<M>,
     ) -> Result<(), Inadmissible> {
         self.admit(peer, &message)?;
+        if let Some(refusal) = self.refuse_in_doubt(&message) {
+            self.net.send_in(session, peer, refusal);
+            return Ok(());
+        }
         self.turn.is_dirty = true;
         match message {
             Message::Vote { rpc, ballot, vote, last, transfer } => {
@@ -253,6 +262,7 @@ impl<M: Machine> Engine<M> {
         (rpc, vote, prev, commit): (RpcId, Vote, Option<LogId>, Option<LogId>),
     ) -> Result<(), Inadmissible> {
         self.heard(peer, vote);
+        self.doubts.note_heartbeat(vote, prev, commit);
         self.note_agreed(vote, prev, prev);
         self.note_commit(commit);
         let is_followed = self.store.vote() == Some(vote);

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use super::channels::lock;
 use crate::codec::DecodeError;
 use crate::codec::memory_snapshots::MemorySnapshots;
-use crate::codec::snapshot::SnapshotFile;
+use crate::codec::snapshot::{History, SnapshotFile};
 use crate::id::LogIndex;
 
 /// A task with snapshot files, as the engine numbers it.
@@ -106,8 +106,9 @@ impl<M> Clone for Slot<M> {
 /// Something to do with snapshot files.
 #[derive(Debug)]
 pub enum SnapshotTask {
-    /// Write a snapshot to a new file, with the history as of its index, and make it durable, and
-    /// the history before it. Then the other files may go. Answered by [`SnapshotDone::Built`].
+    /// Write a snapshot to a new file, with the history as of its index or later, and make it
+    /// durable, and the history before it. Then the other files may go. Answered by
+    /// [`SnapshotDone::Built`].
     Build(SnapshotSource),
     /// Read a part of a file, which stays readable until [`SnapshotTask::Close`]. Answered by
     /// [`SnapshotDone::Read`].
@@ -177,7 +178,7 @@ pub enum SnapshotDone {
 impl SnapshotTask {
     /// Does the task on files in memory, with `history` as the history of the executions up to now.
     /// `None` if the task is not answered.
-    pub fn perform(self, files: &mut MemorySnapshots, history: &[Bytes]) -> Option<SnapshotDone> {
+    pub fn perform(self, files: &mut MemorySnapshots, history: &History) -> Option<SnapshotDone> {
         Some(match self {
             Self::Build(source) => {
                 let state = source.encode();

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::types::Peer;
+use crate::codec::record::Doubt;
 use crate::id::{LogIndex, NodeId, Term};
 use crate::time::Mono;
 
@@ -58,6 +59,9 @@ pub struct Status {
     pub log_bytes: u64,
     /// Whether nothing, not even a vote, was ever written.
     pub is_fresh: bool,
+    /// What a cut of the log has put in doubt. While there is something, this server neither votes
+    /// nor campaigns.
+    pub doubt: Option<Doubt>,
 }
 
 /// How a follower or learner stands, as its leader knows it.
@@ -82,5 +86,6 @@ impl Status {
             && self.is_joint == other.is_joint
             && self.is_settled == other.is_settled
             && self.is_fresh == other.is_fresh
+            && self.doubt == other.doubt
     }
 }

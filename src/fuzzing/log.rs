@@ -228,7 +228,9 @@ fn covers(record: &Record) -> Option<LogIndex> {
         | Record::Truncate { .. }
         | Record::Committed(_)
         | Record::Local(_)
-        | Record::Checkpoint(_) => None,
+        | Record::Checkpoint(_)
+        | Record::Doubt(_)
+        | Record::Settled => None,
     }
 }
 
@@ -267,12 +269,14 @@ impl Model {
 
     fn after(&self, record: &Record) -> Self {
         let mut new = self.clone();
-        let Recovered { vote, committed, purged, entries, checkpoint, locals, snapshot: _ } =
+        let Recovered { vote, committed, purged, entries, checkpoint, locals, doubt, snapshot: _ } =
             &mut new.recovered;
         match record {
             Record::Vote(body) => *vote = Some(body.clone()),
             Record::Committed(body) => *committed = Some(body.clone()),
             Record::Local(body) => locals.push(body.clone()),
+            Record::Doubt(new) => *doubt = Some(*new),
+            Record::Settled => *doubt = None,
             Record::Checkpoint(body) => {
                 *checkpoint = Some(body.clone());
                 locals.clear();

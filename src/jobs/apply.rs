@@ -102,6 +102,10 @@ impl State {
             Command::Claim(claims) => Ok(self.claim_all(turn, claims)),
             Command::Started { execution, at } => self.started(&turn, *execution, *at),
             Command::Finished { execution, result } => self.finished(turn, *execution, result),
+            Command::Refound { cluster } => {
+                self.cluster = Some(*cluster);
+                Ok(Applied::Founded(*cluster))
+            }
         };
         done.unwrap_or_else(Applied::Rejected)
     }
@@ -117,7 +121,8 @@ impl State {
             | Command::DeleteJob { .. }
             | Command::Claim(_)
             | Command::Started { .. }
-            | Command::Finished { .. } => None,
+            | Command::Finished { .. }
+            | Command::Refound { .. } => None,
         };
         let job = name.and_then(|name| self.jobs.get(name)).cloned();
         match (answer, job) {

@@ -90,6 +90,12 @@ pub enum Command {
         /// How it ended.
         result: RunResult,
     },
+    /// Gives the cluster another id. Only the recovery from a permanent loss of the quorum writes
+    /// it, into the log of the one server that it goes on with; no leader proposes it.
+    Refound {
+        /// The new id.
+        cluster: ClusterId,
+    },
 }
 
 /// When a job is due for the first time after its schedule changed.

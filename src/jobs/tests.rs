@@ -379,6 +379,19 @@ fn a_cluster_is_founded_once() {
 }
 
 #[test]
+fn a_recovered_cluster_has_another_id_and_keeps_everything_else() {
+    let mut bench = Bench::default();
+    bench.run(Command::Found { cluster: ClusterId(7) });
+    bench.at(3).put(spec("a"));
+    let refound = Command::Refound { cluster: ClusterId(8) };
+    assert_eq!(bench.run(refound), Applied::Founded(ClusterId(8)));
+    assert_eq!(bench.state.cluster(), Some(ClusterId(8)));
+    assert_eq!(bench.state.job_count(), 1);
+    let again = Command::Found { cluster: ClusterId(7) };
+    assert_eq!(bench.run(again), Applied::Rejected(Reject::OtherCluster(ClusterId(8))));
+}
+
+#[test]
 fn a_node_is_admitted_once_a_boot_and_a_new_disk_replaces_the_old() {
     let mut bench = Bench::default();
     let node = NodeName::new("n1").unwrap();

@@ -22,6 +22,8 @@ pub(super) enum After {
     Pledge,
     /// The node belongs to this cluster.
     Cluster(ClusterId),
+    /// Nothing: it need only be durable soon.
+    Nothing,
 }
 
 #[derive(Debug, Default)]

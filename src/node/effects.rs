@@ -34,6 +34,7 @@ impl Node {
             self.look_again();
         }
         self.settle_founding();
+        self.tell_standing();
         let mut acted = changed || progressed;
         while let Some(effect) = self.engine.as_mut().and_then(Engine::poll_effect) {
             acted = true;
@@ -68,6 +69,7 @@ impl Node {
             Effect::MembershipDone { change, result } => self.on_membership_done(&change, result),
             // Looked at after each run of the engine.
             Effect::StatusChanged => {}
+            Effect::Settled { doubt, how } => self.event(Event::Settled { doubt, how }),
             Effect::Rejected { peer, reason } => {
                 let reason = reason.to_string();
                 self.event(Event::Rejected { peer: Some(peer), reason });
@@ -134,6 +136,14 @@ impl Node {
         self.requests.pause(self.now.mono, request);
     }
 
+    /// Peers are told how this server stands as soon as that changes.
+    fn tell_standing(&mut self) {
+        let Some(standing) = self.engine.as_ref().map(Engine::standing) else { return };
+        if self.links.me().standing != standing {
+            self.links.update_me(|me| me.standing = standing);
+        }
+    }
+
     pub(super) fn on_persisted(&mut self, write: WriteId) {
         for after in self.disk.on_persisted(write) {
             match after {
@@ -149,6 +159,7 @@ impl Node {
                     }
                 }
                 After::Cluster(cluster) => self.on_cluster_durable(cluster),
+                After::Nothing => {}
             }
         }
     }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::codec::frame::Lane;
-use crate::codec::record::Record;
-use crate::consensus::{SnapshotDone, SnapshotTask, TaskId};
+use crate::codec::record::{Doubt, Record};
+use crate::consensus::{Settled, SnapshotDone, SnapshotTask, TaskId};
 use crate::dispatch::launch::LaunchSpec;
 use crate::id::{ClusterId, ExecutionId, NodeId, NodeName, RequestId, SessionId, Term, WriteId};
 use crate::jobs::job::RunResult;
@@ -86,6 +86,14 @@ pub enum Input {
         /// Why, for people.
         reason: String,
     },
+    /// The disk is full. What [`Output::Persist`] handed out is kept and tried again: nothing is
+    /// lost and nothing more becomes durable until [`Input::DiskFree`].
+    DiskFull {
+        /// Where, and how many bytes are needed, for people.
+        reason: String,
+    },
+    /// The disk takes writes again; what was kept is being written.
+    DiskFree,
     /// A client asks something.
     Request {
         /// The driver's name for it.
@@ -181,6 +189,17 @@ pub enum Output {
     Event(Event),
     /// The node has stopped in good order; nothing follows.
     Stopped,
+    /// The node's disk was set back to an earlier time, and it must not go on with what it holds;
+    /// nothing follows. Put the log, the snapshots and the history aside, draw another incarnation,
+    /// and start again with [`NodeConfig::joins`](super::config::NodeConfig::joins).
+    Reincarnate {
+        /// What has shown it, for people.
+        reason: String,
+        /// The only cluster that the new incarnation may belong to.
+        cluster: ClusterId,
+        /// The gossip addresses of the others, `ip:port`: some of those it must find again.
+        join: Vec<String>,
+    },
     /// The node cannot go on; nothing follows. Restart it.
     Halt {
         /// Why.
@@ -206,6 +225,15 @@ pub enum Event {
     },
     /// Nobody leads, and this is what is missing. Repeated every 10 s.
     NoLeader(String),
+    /// The end of this server's log was cut at a start: it does not vote until that is settled.
+    InDoubt(Doubt),
+    /// The doubt is over, and this server votes again.
+    Settled {
+        /// What was cut.
+        doubt: Doubt,
+        /// Why it is over.
+        how: Settled,
+    },
     /// A member came up.
     MemberUp {
         /// Its name.
@@ -246,6 +274,10 @@ pub enum Event {
     },
     /// A schedule or a target could not be worked out; the text names the job.
     JobTrouble(String),
+    /// The disk is full, and what this node has to write waits; the text says for what.
+    DiskFull(String),
+    /// The disk takes writes again.
+    DiskFree,
     /// An execution is about to start here.
     Launching(ExecutionId),
 }
@@ -258,6 +290,25 @@ impl fmt::Display for Event {
             Self::LeadershipLost(term) => write!(f, "this node no longer leads (term {term})"),
             Self::LeaderKnown { leader, term } => write!(f, "{leader} leads in term {term}"),
             Self::NoLeader(missing) => write!(f, "no leader: {missing}"),
+            Self::InDoubt(Doubt { next, segment, offset, len }) => write!(
+                f,
+                "the log was cut by {len} bytes at byte {offset} of segment {segment}, half written \
+                 at a crash: entries from {next} on may be missing here, so this server does not \
+                 vote until a leader has confirmed its log"
+            ),
+            Self::Settled { how: Settled::ByLeader, .. } => {
+                write!(f, "the log agrees with the leader's again, and this server votes")
+            }
+            Self::Settled { doubt, how: Settled::WithoutQuorum } => {
+                let Doubt { next, segment, offset, len } = doubt;
+                write!(
+                    f,
+                    "this server votes again although its log was cut: all voters answer, and \
+                     those whose logs are whole are no quorum. Entries from {next} on that stood in \
+                     the {len} bytes from byte {offset} of segment {segment} are lost, unless \
+                     another server has them"
+                )
+            }
             Self::MemberUp { name, addr } => write!(f, "member {name} at {addr} is up"),
             Self::MemberDown { name } => write!(f, "member {name} does not answer"),
             Self::MemberLeft { name } => write!(f, "member {name} has left"),
@@ -274,6 +325,8 @@ impl fmt::Display for Event {
                 write!(f, "this leader's clock is {ms} ms off the cluster's")
             }
             Self::JobTrouble(text) => f.write_str(text),
+            Self::DiskFull(reason) => write!(f, "the disk is full, writes wait: {reason}"),
+            Self::DiskFree => f.write_str("the disk takes writes again"),
             Self::Launching(execution) => write!(f, "execution {execution} starts"),
         }
     }

@@ -185,6 +185,10 @@ impl Node {
         leading.wake = Some(now + LOOK_EVERY);
         self.become_fresh();
         let Some(wall) = self.cluster_now() else { return false };
+        if self.disk_full.is_some() {
+            self.hand_over_full_disk();
+            return true;
+        }
         let at = Now { mono: now, wall };
         let clock_off = self.hand_over_if_clock_is_off();
         self.introduce(wall);
@@ -248,13 +252,16 @@ impl Node {
         let me = self.id();
         let linked = |id: &&NodeId| **id != me && self.links.session_of(**id).is_some();
         let matched = |id: &&NodeId| self.matched(**id);
-        let to = self.raft.voters.iter().filter(linked).max_by_key(matched).copied();
+        let in_doubt =
+            |id: &&NodeId| self.engine.as_ref().is_some_and(|engine| engine.is_in_doubt(**id));
+        let able = self.raft.voters.iter().filter(linked).filter(|id| !in_doubt(id));
+        let to = able.max_by_key(matched).copied();
         if let (true, Some(to)) = (self.leading.is_some(), to) {
             self.transfer(to);
         }
     }
 
-    fn transfer(&mut self, to: NodeId) {
+    pub(super) fn transfer(&mut self, to: NodeId) {
         let Some(engine) = &mut self.engine else { return };
         if let Err(error) = engine.transfer(to) {
             tracing::debug!(%error, %to, "leadership is not handed over");
@@ -340,6 +347,7 @@ impl Node {
             id: me.id,
             name: me.name.clone(),
             tags: me.tags.clone(),
+            disk_full: me.disk_full,
             session: Some(crate::id::SessionId(u64::MAX)),
         };
         let peers = self.links.peers().filter(|(_, peer)| peer.hello.cluster == me.cluster);
@@ -348,6 +356,7 @@ impl Node {
             id,
             name: peer.hello.name.clone(),
             tags: peer.hello.tags.clone(),
+            disk_full: peer.hello.disk_full,
             session: peer.session,
         };
         let mut nodes: Vec<NodeView> = std::iter::once(own).chain(peers.map(view)).collect();
@@ -356,6 +365,10 @@ impl Node {
     }
 
     pub(super) fn on_report(&mut self, from: NodeId, report: Report) {
+        // Whoever has it keeps it until it is booked, and reports it again.
+        if self.disk_full.is_some() {
+            return;
+        }
         let Some(state) = self.state() else { return };
         let execution = report.execution;
         let ended = matches!(report.progress, Progress::Finished(_));
@@ -412,7 +425,7 @@ impl Node {
     /// Works out a client's write and proposes it.
     ///
     /// # Errors
-    /// If it is not valid as the state stands.
+    /// If it is not valid as the state stands, or the disk is full.
     pub(super) fn propose_write(
         &mut self,
         id: CommandId,
@@ -420,6 +433,9 @@ impl Node {
     ) -> Result<(), RequestError> {
         let no_leader = || RequestError::NoLeader("this node no longer leads".into());
         let state = self.state().ok_or(RequestError::NotServer)?;
+        if let Some(refusal) = self.refusal_of_full_disk() {
+            return Err(refusal);
+        }
         let now = self.cluster_now().ok_or_else(no_leader)?;
         let stamp = now.max(state.last_stamp());
         let command = self.prepare(&state, stamp, write).map_err(RequestError::Invalid)?;
@@ -552,8 +568,8 @@ impl Node {
     fn configured(&self) -> Vec<Server> {
         let since = self.leading.as_ref().map_or(self.now.mono, |leading| leading.since);
         let server = |id: NodeId, role: RaftRole| {
-            let alive =
-                id == self.id() || self.links.session_of(id).is_some() || self.roster.is_alive(id);
+            let gossips = self.roster.is_alive(id) && !self.is_reborn(id);
+            let alive = id == self.id() || self.links.session_of(id).is_some() || gossips;
             let dead = Health::Dead { since: self.roster.dead_since(id).unwrap_or(since) };
             Server {
                 id,
@@ -568,6 +584,18 @@ impl Node {
         let voters = self.raft.voters.iter().map(|&id| server(id, RaftRole::Voter));
         let learners = self.raft.learners.iter().map(|&id| server(id, RaftRole::Learner));
         voters.chain(learners).collect()
+    }
+
+    /// Whether another life of the server lives at its address: then this one is dead, whatever
+    /// gossip still says.
+    fn is_reborn(&self, id: NodeId) -> bool {
+        let Some(old) = self.raft.members.get(&id) else { return false };
+        self.links.peers().any(|(other, peer)| {
+            *other != id
+                && peer.session.is_some()
+                && peer.hello.name.as_str() == old.name
+                && peer.hello.peer_addr == old.addr
+        })
     }
 
     /// What a server wants. That it asked to leave holds for that life alone: whoever starts it
@@ -589,7 +617,7 @@ impl Node {
         asked.filter(|&id| !is_in(id) && self.wish_of(id) == Wish::Leave).collect()
     }
 
-    fn matched(&self, id: NodeId) -> Option<LogIndex> {
+    pub(super) fn matched(&self, id: NodeId) -> Option<LogIndex> {
         self.raft.followers.get(&id).and_then(|follower| follower.matched)
     }
 

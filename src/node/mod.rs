@@ -26,6 +26,7 @@ mod cluster;
 pub mod config;
 mod disk;
 mod effects;
+mod full;
 pub mod io;
 mod lead;
 mod links;
@@ -34,6 +35,7 @@ pub mod message;
 mod replicated;
 pub mod request;
 mod requests;
+pub mod rescue;
 mod serve;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -55,7 +57,7 @@ use self::replicated::Replicated;
 use self::requests::Requests;
 use crate::codec::DecodeError;
 use crate::codec::record::Recovered;
-use crate::consensus::{self, Engine, EngineConfig};
+use crate::consensus::{self, Engine, EngineConfig, Standing};
 use crate::dispatch::agent::Agent;
 use crate::id::{ClusterId, CommandId, NodeId, RequestId, Term};
 use crate::membership::formation::{Candidate, Formation, Start};
@@ -123,6 +125,8 @@ pub struct Node {
     life: Life,
     local: Local,
     disk: DiskQueue,
+    /// What the disk has no room for, while it is full.
+    disk_full: Option<String>,
     links: Links,
     roster: Roster,
     formation: Option<Formation>,
@@ -136,6 +140,8 @@ pub struct Node {
     disclaiming: BTreeSet<NodeId>,
     agent: Agent,
     requests: Requests,
+    /// The peer that said last that it leads.
+    claimed: Option<(Term, NodeId)>,
     forwarded: BTreeMap<CommandId, NodeId>,
     own: BTreeMap<CommandId, Own>,
     proposal_last: u64,
@@ -180,23 +186,26 @@ impl Node {
             && recovered.snapshot.is_none()
             && recovered.purged.is_none();
         let tags = config.tags.clone();
-        let me = hello(&config, &tags, &local, virgin, rng.random());
+        let mut me = hello(&config, &tags, &local, virgin, rng.random());
+        me.standing = engine.as_ref().map(Engine::standing).unwrap_or_default();
         let formation = formation(&config, &me, &local, rng.random(), now.mono);
         let roster = Roster::new(roster_config(&config, &local), rng.random(), now.mono);
         let raft = engine.as_ref().map(|engine| engine.status().clone()).unwrap_or_default();
-        Ok(Self {
-            links: Links::new(me, rng.random()),
+        let doubt = raft.doubt.map(|doubt| Output::Event(Event::InDoubt(doubt)));
+        let mut node = Self {
+            links: Links::new(me, local.met.clone(), rng.random()),
             config,
             tags,
             now,
             booted: now.mono,
             rng,
             inputs: VecDeque::new(),
-            outputs: VecDeque::new(),
+            outputs: doubt.into_iter().collect(),
             loopback: VecDeque::new(),
             life: Life::Running,
             local,
             disk: DiskQueue::default(),
+            disk_full: None,
             roster,
             formation,
             engine,
@@ -207,6 +216,7 @@ impl Node {
             disclaiming: BTreeSet::new(),
             agent,
             requests: Requests::default(),
+            claimed: None,
             forwarded: BTreeMap::new(),
             own: BTreeMap::new(),
             proposal_last: 0,
@@ -214,7 +224,11 @@ impl Node {
             read_last: 0,
             no_leader_at: now.mono + NO_LEADER_EVERY,
             report_at: now.mono + REPORT_EVERY,
-        })
+        };
+        if let (None, Some(cluster)) = (node.local.cluster, node.config.joins) {
+            node.belong_to(cluster);
+        }
+        Ok(node)
     }
 
     /// Takes one input. It is worked off by the next [`Node::run`].
@@ -342,6 +356,8 @@ impl Node {
             Input::Persisted { write } => self.on_persisted(write),
             Input::SnapshotDone { id, done } => self.on_snapshot_done(id, done),
             Input::DiskFailed { reason } => self.halt(format!("the disk failed: {reason}")),
+            Input::DiskFull { reason } => self.on_disk_full(reason),
+            Input::DiskFree => self.on_disk_free(),
             Input::Request { id, request } => self.on_request(id, request),
             Input::RunFinished { execution, result } => self.agent.on_finished(execution, result),
             Input::Retag(tags) => self.retag(tags),
@@ -367,7 +383,7 @@ impl Node {
 
 fn engine_config(config: &NodeConfig) -> EngineConfig {
     let multiplier = u32::from(config.raft_multiplier);
-    EngineConfig { multiplier, ..EngineConfig::new(config.id()) }
+    EngineConfig { multiplier, log: config.log, ..EngineConfig::new(config.id()) }
 }
 
 fn hello(
@@ -388,9 +404,11 @@ fn hello(
         cluster: local.cluster,
         expect: config.expect(),
         virgin,
+        standing: Standing::default(),
         gossip_addr: config.gossip_addr.to_string(),
         peer_addr: config.peer_addr.to_string(),
         left: false,
+        disk_full: false,
         tags: config.all_tags(tags),
     }
 }

@@ -99,6 +99,16 @@ pub enum RequestError {
          read before you try again"
     )]
     Unknown,
+    /// The same, and the reason is a full disk, which the text names.
+    #[error(
+        "outcome unknown: the write was proposed and no commit was seen in time, because {0}; \
+         read before you try again"
+    )]
+    UnknownDiskFull(String),
+    /// The server that would have to write has no space, and no other can take its place; the text
+    /// names it. State unchanged: try again when there is space, which needs no restart.
+    #[error("disk full: {0}")]
+    DiskFull(String),
     /// Too many requests are open here. State unchanged: try again later.
     #[error("busy: {0} requests are open, at most that many are taken")]
     Busy(usize),
@@ -136,6 +146,8 @@ pub struct Member {
     pub status: MemberStatus,
     /// Its part in Raft.
     pub raft: RaftRole,
+    /// Whether it says that its disk is full.
+    pub disk_full: bool,
 }
 
 /// Whether a member answers, in Serf's terms.
@@ -189,6 +201,11 @@ pub struct NodeStatus {
     pub voters: Vec<NodeName>,
     /// Executions that run here.
     pub running: usize,
+    /// What the system says, while this node's disk is full.
+    pub disk_full: Option<String>,
     /// What is missing while there is no leader.
     pub waiting_for: Option<String>,
+    /// Which servers, of this and those that answer, do not vote because their logs were cut, and
+    /// what this one waits for.
+    pub in_doubt: Option<String>,
 }

@@ -93,12 +93,15 @@ impl Node {
             self.life = Life::Running;
         }
         let write = matches!(open.what, What::Write { .. });
-        let error = match open.exposed && write {
-            true => RequestError::Unknown,
-            false => RequestError::NoLeader(match self.raft_leader() {
-                Some(leader) => format!("{} did not answer in time", self.name_of(leader)),
-                None => self.missing(),
-            }),
+        let exposed = open.exposed && write;
+        let error = match (exposed, self.full_disk_waited_for(), self.raft_leader()) {
+            (true, Some(full), _) => RequestError::UnknownDiskFull(full),
+            (true, None, _) => RequestError::Unknown,
+            (false, Some(full), _) => RequestError::DiskFull(format!("{full}; ask another server")),
+            (false, None, Some(leader)) => {
+                RequestError::NoLeader(format!("{} did not answer in time", self.name_of(leader)))
+            }
+            (false, None, None) => RequestError::NoLeader(self.missing()),
         };
         self.reply(id, Reply::Failed(error));
     }
@@ -109,7 +112,12 @@ impl Node {
         if mine && !self.leads() {
             return false;
         }
+        let is_to_be_replaced = mine && self.is_to_be_replaced();
         let Some(open) = self.requests.get_mut(id) else { return false };
+        if is_to_be_replaced && matches!(open.what, What::Write { .. }) {
+            self.requests.pause(self.now.mono, id);
+            return false;
+        }
         let (what, exposed) = (open.what.clone(), open.exposed);
         open.stage = Stage::With(leader);
         match what {
@@ -146,7 +154,7 @@ impl Node {
     }
 
     pub(super) fn on_forward(&mut self, from: NodeId, id: CommandId, write: Write) {
-        let refusal = match self.leads() {
+        let refusal = match self.leads() && !self.is_to_be_replaced() {
             false => Some(Refusal::NotLeader),
             true => {
                 self.note_forwarded(id, from);
@@ -212,7 +220,9 @@ impl Node {
             committed: self.raft.committed,
             voters: self.raft.voters.iter().map(|&id| self.name_of(id)).collect(),
             running: self.agent.running().count(),
+            disk_full: self.disk_full.clone(),
             waiting_for: leader.is_none().then(|| self.missing()),
+            in_doubt: self.doubts(),
         }
     }
 
@@ -245,6 +255,7 @@ impl Node {
                 tags: hello.tags.clone(),
                 status,
                 raft: role(hello.id),
+                disk_full: hello.disk_full,
             })
             .collect();
         members.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
@@ -322,7 +333,13 @@ impl Node {
         }
         let handing_over = self.leads() && self.raft.voters.len() > 1;
         let patient = handing_over && now < since + HAND_OVER_MAX;
-        if self.agent.is_settled() && self.disk.is_idle() && !patient {
+        let written = self.agent.is_settled() && self.disk.is_idle();
+        // What a full disk holds back was acknowledged to nobody: to stop without it is a crash,
+        // which loses nothing that was promised.
+        let hopeless = self.disk_full.is_some()
+            && now >= since + HAND_OVER_MAX
+            && (self.agent.running().next().is_none() || killed);
+        if (written || hopeless) && !patient {
             self.life = Life::Over;
             self.outputs.push_back(Output::Stopped);
         }

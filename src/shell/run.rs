@@ -19,7 +19,7 @@ use crate::node::io::Input;
 use crate::node::{BootError, Node};
 use crate::shell::config::{AgentConfig, GossipProfile, Mode};
 use crate::shell::disk::{
-    Blocks, DataDir, DataDirError, Disk, ExitClass, Export, History, SnapshotEvent, Snapshots,
+    Blocks, DataDir, DataDirError, Disk, ExitClass, History, PutBlock, SnapshotEvent, Snapshots,
 };
 use crate::shell::exec::Executor;
 use crate::shell::exit::ExitError;
@@ -46,8 +46,28 @@ pub fn run(config: AgentConfig) -> Result<(), ExitError> {
 
 async fn serve(config: AgentConfig) -> Result<(), ExitError> {
     greet(&config);
-    let signals = Signals::new()?;
-    let sockets = Sockets::bind(&config).await?;
+    let mut signals = Signals::new()?;
+    let mut known = Vec::new();
+    loop {
+        match live(&config, signals, &known).await? {
+            Life::Over => return Ok(()),
+            Life::Again(next, join) => (signals, known) = (next, join),
+        }
+    }
+}
+
+/// What follows when a node has ended in order.
+enum Life {
+    /// The process ends.
+    Over,
+    /// Another incarnation begins, with these signals and these addresses of others.
+    Again(Signals, Vec<String>),
+}
+
+/// One life of a data directory, from its opening to its end. `known` are addresses where the
+/// others were found before, beside those that are configured.
+async fn live(config: &AgentConfig, signals: Signals, known: &[String]) -> Result<Life, ExitError> {
+    let sockets = Sockets::bind(config).await?;
     let mut data = DataDir::open(&config.data_dir, &config.node_name).map_err(data_error)?;
     let (recovered, files) = data.recover().map_err(data_error)?;
     let (disk_done, disk) = mpsc::channel(QUEUE_LEN_MAX);
@@ -71,7 +91,7 @@ async fn serve(config: AgentConfig) -> Result<(), ExitError> {
     let executor = Executor::new(exec_events);
     let sources = Sources { disk, snapshots, net, exec, calls, control };
     let mut world = TokioWorld::new(sources, links, writer, keeper, executor);
-    let node_config = node_config(&config, &data);
+    let node_config = node_config(config, &data, known);
     tracing::info!(
         node = %node_config.name,
         id = %node_config.id(),
@@ -94,7 +114,7 @@ async fn serve(config: AgentConfig) -> Result<(), ExitError> {
             let _ = stopped.wait_for(|stopped| *stopped).await;
         }))
     });
-    let watcher = tokio::spawn(signals.watch(config, control_in));
+    let watcher = tokio::spawn(signals.watch(config.clone(), control_in));
     let end = drive(&mut node, &mut world, &mut data).await;
     stop_http.send_replace(true);
     if let Some(server) = server
@@ -103,11 +123,22 @@ async fn serve(config: AgentConfig) -> Result<(), ExitError> {
         tracing::warn!(%error, "the HTTP listener failed");
     }
     world.close().await;
+    // Before the old ones go, so that no signal is missed.
+    let signals = Signals::new()?;
     watcher.abort();
     match end {
         End::Stopped => {
             tracing::info!("the node has stopped");
-            Ok(())
+            Ok(Life::Over)
+        }
+        End::Reborn { reason, cluster, join } => {
+            let aside = data.put_aside(cluster).map_err(data_error)?;
+            tracing::warn!(
+                reason,
+                kept = %aside.display(),
+                "the node begins again as a new one, and gets its state from its peers"
+            );
+            Ok(Life::Again(signals, join))
         }
         End::Halted(reason) => Err(ExitError::Environment(format!("the node halts: {reason}"))),
     }
@@ -143,11 +174,11 @@ async fn drive(node: &mut Node, world: &mut TokioWorld, data: &mut DataDir) -> E
 struct HistoryInState;
 
 impl History for HistoryInState {
-    fn export(&self, _index: LogIndex) -> Export {
-        Box::new(|_put| Ok(()))
+    fn export(&self, _: LogIndex, _: PutBlock<'_>) -> std::io::Result<Option<LogIndex>> {
+        Ok(None)
     }
 
-    fn replace(&self, _index: LogIndex, _blocks: Blocks) -> std::io::Result<()> {
+    fn replace(&self, _: Blocks) -> std::io::Result<()> {
         Ok(())
     }
 }
@@ -195,13 +226,14 @@ fn data_error(error: DataDirError) -> ExitError {
     }
 }
 
-fn node_config(config: &AgentConfig, data: &DataDir) -> NodeConfig {
+fn node_config(config: &AgentConfig, data: &DataDir, known: &[String]) -> NodeConfig {
     let bootstrap_expect = config.bootstrap_expect.map_or(0, std::num::NonZeroU32::get);
     let role = match config.server {
         true => NodeRole::Server { bootstrap_expect },
         false => NodeRole::Agent,
     };
     let join = if config.retry_join.is_empty() { &config.join } else { &config.retry_join };
+    let join = join.iter().chain(known).cloned().collect();
     NodeConfig {
         name: config.node_name.clone(),
         incarnation: data.incarnation(),
@@ -210,7 +242,8 @@ fn node_config(config: &AgentConfig, data: &DataDir) -> NodeConfig {
         gossip_addr: config.advertise,
         peer_addr: SocketAddr::new(config.advertise.ip(), config.advertise_rpc_port),
         tags: config.tags.clone(),
-        join: join.clone(),
+        joins: data.joins(),
+        join,
         retry_interval: config.retry_interval,
         reconnect_timeout: config.reconnect_timeout,
         dead_server_grace: GRACE_DEFAULT,
@@ -220,6 +253,7 @@ fn node_config(config: &AgentConfig, data: &DataDir) -> NodeConfig {
             GossipProfile::Local => Profile::Local,
         },
         raft_multiplier: config.raft_multiplier,
+        log: config.log_bounds,
         patience: Patience { misfire_grace: config.misfire_grace, ..Patience::default() },
         timezone: config.timezone.name().to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, oneshot};
 
+use crate::consensus::Settled;
 use crate::driver::World;
 use crate::id::{ClusterId, RequestId};
 use crate::node::io::{Event, Input, Output};
@@ -26,6 +27,15 @@ pub type Call = (Request, oneshot::Sender<Reply>);
 pub enum End {
     /// In good order.
     Stopped,
+    /// Its disk was set back, and it is to begin again as another incarnation.
+    Reborn {
+        /// What has shown it.
+        reason: String,
+        /// The only cluster that it may belong to.
+        cluster: ClusterId,
+        /// Where to look for the others.
+        join: Vec<String>,
+    },
     /// It could not go on.
     Halted(String),
 }
@@ -233,6 +243,9 @@ impl World for TokioWorld {
             }
             Output::Event(event) => log(&event),
             Output::Stopped => self.end = Some(End::Stopped),
+            Output::Reincarnate { reason, cluster, join } => {
+                self.end = Some(End::Reborn { reason, cluster, join });
+            }
             Output::Halt { reason } => self.end = Some(End::Halted(reason)),
         }
     }
@@ -285,18 +298,23 @@ fn from_exec(event: ExecEvent) -> Option<Input> {
 fn log(event: &Event) {
     match event {
         Event::ClusterJoined(_)
+        | Event::Settled { how: Settled::ByLeader, .. }
         | Event::LeadershipWon(_)
         | Event::LeadershipLost(_)
         | Event::LeaderKnown { .. }
         | Event::MemberUp { .. }
         | Event::MemberDown { .. }
         | Event::MemberLeft { .. }
-        | Event::VotersChanged { .. } => tracing::info!("{event}"),
+        | Event::VotersChanged { .. }
+        | Event::DiskFree => tracing::info!("{event}"),
         Event::NoLeader(_)
+        | Event::InDoubt(_)
+        | Event::Settled { how: Settled::WithoutQuorum, .. }
         | Event::Rejected { .. }
         | Event::Refused(_)
         | Event::ClockOff { .. }
-        | Event::JobTrouble(_) => tracing::warn!("{event}"),
+        | Event::JobTrouble(_)
+        | Event::DiskFull(_) => tracing::warn!("{event}"),
         Event::Launching(_) => tracing::debug!("{event}"),
     }
 }

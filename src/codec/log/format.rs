@@ -24,13 +24,15 @@
 //! | 3 truncate, 5 reset | index u64 |
 //! | 4 purge | index u64, the bytes given |
 //! | 9 span | start u64, next u64, covered u64 (only among the repeated facts) |
+//! | 11 doubt | next index u64, segment u64, offset u64, length u64 |
+//! | 12 settled | nothing |
 //! | 10 mark | `CRONSYNC`, synced u64, own offset u64, CRC-32C of these, node and segment |
 
 use bytes::Bytes;
 
 use super::SegmentNumber;
 use super::ledger::Span;
-use crate::codec::record::Record;
+use crate::codec::record::{Doubt, Record};
 use crate::id::{LogIndex, NodeId, Term};
 
 /// The version of this format. A change of the bytes above raises it, and that of `node.json`.
@@ -65,6 +67,8 @@ const LOCAL: u8 = 7;
 const CHECKPOINT: u8 = 8;
 const SPAN: u8 = 9;
 const MARK: u8 = 10;
+const DOUBT: u8 = 11;
+const SETTLED: u8 = 12;
 
 /// The facts at the start of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,6 +153,8 @@ pub(super) fn body_len(record: &Record) -> usize {
         Record::Entry { body, .. } => 1 + 16 + body.len(),
         Record::Truncate { .. } | Record::Reset { .. } => 1 + 8,
         Record::Purge { body, .. } => 1 + 8 + body.len(),
+        Record::Doubt(_) => 1 + 32,
+        Record::Settled => 1,
     }
 }
 
@@ -163,6 +169,11 @@ pub(super) fn put_record(out: &mut Vec<u8>, chain: u32, record: &Record) -> u32 
         Record::Committed(body) => put_body(out, COMMITTED, &[], body),
         Record::Local(body) => put_body(out, LOCAL, &[], body),
         Record::Checkpoint(body) => put_body(out, CHECKPOINT, &[], body),
+        Record::Doubt(doubt) => {
+            let numbers = [doubt.next.0, doubt.segment, doubt.offset, doubt.len];
+            put_body(out, DOUBT, &numbers, &[]);
+        }
+        Record::Settled => put_body(out, SETTLED, &[], &[]),
     })
 }
 
@@ -235,6 +246,13 @@ pub(super) fn decode_body(body: &Bytes) -> Option<Frame> {
         COMMITTED => Frame::Record(Record::Committed(copy(0)?)),
         LOCAL => Frame::Record(Record::Local(copy(0)?)),
         CHECKPOINT => Frame::Record(Record::Checkpoint(copy(0)?)),
+        DOUBT if rest.len() == 32 => Frame::Record(Record::Doubt(Doubt {
+            next: index(0)?,
+            segment: u64_at(rest, 8)?,
+            offset: u64_at(rest, 16)?,
+            len: u64_at(rest, 24)?,
+        })),
+        SETTLED if rest.is_empty() => Frame::Record(Record::Settled),
         SPAN if rest.len() == 24 => Frame::Span(Span {
             start: u64_at(rest, 0)?,
             next: u64_at(rest, 8)?,

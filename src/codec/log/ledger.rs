@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::SegmentNumber;
-use crate::codec::record::Record;
+use crate::codec::record::{Doubt, Record};
 use crate::id::LogIndex;
 
 /// Which entries a log has: those at `start` and above, and below `next`.
@@ -54,7 +54,12 @@ pub(super) fn advance(span: Option<Span>, record: &Record) -> Result<Option<Span
             Some(Span { start, next: span.next.max(start), covered })
         }
         Record::Reset { next } => Some(Span { start: next.0, next: next.0, covered: next.0 }),
-        Record::Vote(_) | Record::Committed(_) | Record::Local(_) | Record::Checkpoint(_) => span,
+        Record::Vote(_)
+        | Record::Committed(_)
+        | Record::Local(_)
+        | Record::Checkpoint(_)
+        | Record::Doubt(_)
+        | Record::Settled => span,
     };
     Ok(new)
 }
@@ -67,6 +72,7 @@ pub(super) struct Ledger {
     pub(super) purge: Option<(LogIndex, Bytes)>,
     pub(super) checkpoint: Option<Bytes>,
     pub(super) locals: Vec<Bytes>,
+    pub(super) doubt: Option<Doubt>,
     pub(super) span: Option<Span>,
     /// Segments that hold entries, and the first entry in each; both ascend.
     homes: VecDeque<(SegmentNumber, u64)>,
@@ -90,6 +96,8 @@ impl Ledger {
                     self.homes.push_back((home, index.0));
                 }
             }
+            Record::Doubt(doubt) => self.doubt = Some(*doubt),
+            Record::Settled => self.doubt = None,
             Record::Truncate { .. } | Record::Reset { .. } => {}
         }
         self.forget_homes();
@@ -102,7 +110,8 @@ impl Ledger {
         let vote = self.vote.clone().map(Record::Vote);
         let committed = self.committed.clone().map(Record::Committed);
         let checkpoint = self.checkpoint.clone().map(Record::Checkpoint);
-        let facts = [purge, vote, committed, checkpoint].into_iter().flatten();
+        let doubt = self.doubt.map(Record::Doubt);
+        let facts = [purge, vote, committed, doubt, checkpoint].into_iter().flatten();
         facts.chain(self.locals.iter().cloned().map(Record::Local))
     }
 

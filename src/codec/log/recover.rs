@@ -311,6 +311,7 @@ impl Reader {
             snapshot,
             checkpoint: self.ledger.checkpoint.clone(),
             locals: self.ledger.locals.clone(),
+            doubt: self.ledger.doubt,
         };
         let writer = LogWriter {
             node: self.node,

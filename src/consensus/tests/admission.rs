@@ -236,7 +236,7 @@ fn rejected(message: impl Fn(Vote, LogId) -> Message) -> Option<Inadmissible> {
     world.log.iter().find_map(|(_, note)| match note {
         Note::Rejected(_, reason) => Some(*reason),
         Note::Halt(reason) => panic!("{reason}"),
-        Note::Proposed(..) | Note::Read(..) | Note::Change(..) => None,
+        Note::Proposed(..) | Note::Read(..) | Note::Change(..) | Note::Settled(_) => None,
     })
 }
 

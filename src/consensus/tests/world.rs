@@ -1,12 +1,13 @@
 //! Engines on a network and disks that are a heap of events.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::codec::memory_snapshots::MemorySnapshots;
 use crate::codec::record::{Record, Recovered};
+use crate::codec::snapshot::History;
 use crate::codec::{DecodeError, decode, encode};
 use crate::consensus::*;
 use crate::id::{CommandId, LogIndex, NodeId, Term, WriteId};
@@ -48,18 +49,24 @@ impl Chance {
 
 enum Event {
     Deliver { to: NodeId, from: NodeId, bytes: Bytes },
+    Standing { to: NodeId, from: NodeId, standing: Standing },
     Synced { node: NodeId, life: u64, write: WriteId, records: Vec<Record> },
-    Task { node: NodeId, life: u64, id: TaskId, task: SnapshotTask },
+    /// The oldest task with snapshot files is done.
+    Task { node: NodeId, life: u64 },
 }
 
 pub(super) struct Server {
     pub(super) engine: Option<Engine<Tally>>,
     pub(super) disk: Recovered,
     pub(super) snapshots: MemorySnapshots,
-    /// When the last task with snapshot files is done: they keep order.
+    /// Tasks with snapshot files: they keep order.
+    tasks: VecDeque<(TaskId, SnapshotTask)>,
+    /// When the last of them is done.
     task_at: u64,
     life: u64,
     dirty: bool,
+    /// What its peers were told last.
+    standing: Standing,
 }
 
 pub(super) struct World {
@@ -80,6 +87,13 @@ pub(super) struct World {
     pub(super) hash: u64,
     pub(super) snapshots_sent: usize,
     pub(super) chunk_bytes_sent: u64,
+    /// Bytes of chunks that disks have taken.
+    pub(super) received: u64,
+    pub(super) installed: usize,
+    /// Nodes whose snapshot files do not get on, while their logs do.
+    pub(super) stuck_tasks: BTreeSet<NodeId>,
+    /// How many chunks to come in are to be spoiled.
+    pub(super) spoil: u32,
     /// How long a task with snapshot files takes at most, in microseconds.
     pub(super) task_micros: u64,
     pub(super) tweak: fn(&mut EngineConfig),
@@ -92,6 +106,7 @@ pub(super) enum Note {
     Proposed(CommandId, Result<(LogIndex, Term), ProposeError>),
     Read(u64, Result<LogIndex, NotLeader>),
     Change(Change, Result<(), ChangeError>),
+    Settled(Settled),
     Rejected(NodeId, Inadmissible),
     Halt(String),
 }
@@ -121,6 +136,10 @@ impl World {
             hash: seed,
             snapshots_sent: 0,
             chunk_bytes_sent: 0,
+            received: 0,
+            installed: 0,
+            stuck_tasks: BTreeSet::new(),
+            spoil: 0,
             task_micros: 2_000,
             tweak,
             forge: None,
@@ -150,9 +169,11 @@ impl World {
             engine: None,
             disk: Recovered::default(),
             snapshots: MemorySnapshots::default(),
+            tasks: VecDeque::new(),
             task_at: 0,
             life: 0,
             dirty: false,
+            standing: Standing::default(),
         };
         self.servers.insert(id(n), server);
         self.start(id(n));
@@ -170,6 +191,7 @@ impl World {
         let server = self.servers.get_mut(&node).unwrap();
         server.engine = None;
         server.snapshots.crash();
+        server.tasks.clear();
         server.life += 1;
         self.drop_sessions(|a, b| a == node || b == node);
     }
@@ -178,10 +200,11 @@ impl World {
         let mut config = EngineConfig::new(node);
         (self.tweak)(&mut config);
         let server = self.servers.get_mut(&node).unwrap();
-        server.disk.snapshot = server.snapshots.newest();
         let seed = self.seed ^ (node.0 << 8) ^ server.life;
         let now = Mono::from_micros(self.now);
-        server.engine = Some(Engine::boot(config, seed, &server.disk, now).unwrap());
+        let engine = Engine::boot(config, seed, &server.disk, now).unwrap();
+        server.standing = engine.standing();
+        server.engine = Some(engine);
         server.dirty = true;
         self.connect_all();
     }
@@ -196,7 +219,9 @@ impl World {
                     continue;
                 }
                 self.arrivals.insert((a, b), self.now);
+                let standing = self.servers[&b].standing.clone();
                 self.engine(a).on_connected(b);
+                self.engine(a).on_standing(b, standing);
                 self.touch(a);
             }
         }
@@ -212,7 +237,7 @@ impl World {
             }
         }
         self.events.retain(|_, event| match event {
-            Event::Deliver { to, from, .. } => !hit(*to, *from),
+            Event::Deliver { to, from, .. } | Event::Standing { to, from, .. } => !hit(*to, *from),
             Event::Synced { .. } | Event::Task { .. } => true,
         });
     }
@@ -300,12 +325,38 @@ impl World {
             effects.push(effect);
         }
         let draws = engine.draws();
+        let standing = engine.standing();
+        if server.standing != standing {
+            server.standing = standing.clone();
+            self.tell_standing(node, &standing);
+        }
         self.note(&self.now.to_le_bytes());
         self.note(&draws.to_le_bytes());
         for effect in effects {
             self.note(format!("{node} {effect:?}").as_bytes());
             self.effect(node, effect);
         }
+    }
+
+    fn tell_standing(&mut self, node: NodeId, standing: &Standing) {
+        for peer in self.servers.keys().copied().collect::<Vec<_>>() {
+            if let Some(at) = self.arrival(node, peer) {
+                let standing = standing.clone();
+                self.schedule(at, Event::Standing { to: peer, from: node, standing });
+            }
+        }
+    }
+
+    /// When something that is sent now arrives, after all that was sent before; never if the link
+    /// is down or mute.
+    fn arrival(&mut self, from: NodeId, to: NodeId) -> Option<u64> {
+        let last = *self.arrivals.get(&(from, to))?;
+        if self.mute.contains(&(from, to)) {
+            return None;
+        }
+        let at = last.max(self.now + 200 + self.chance.below(800));
+        self.arrivals.insert((from, to), at);
+        Some(at)
     }
 
     fn effect(&mut self, node: NodeId, effect: Effect<Tally>) {
@@ -317,12 +368,7 @@ impl World {
                 if let Message::SnapshotChunk { data, .. } = &message {
                     self.chunk_bytes_sent += data.len() as u64;
                 }
-                let Some(&last) = self.arrivals.get(&(node, peer)) else { return };
-                if self.mute.contains(&(node, peer)) {
-                    return;
-                }
-                let at = last.max(self.now + 200 + self.chance.below(800));
-                self.arrivals.insert((node, peer), at);
+                let Some(at) = self.arrival(node, peer) else { return };
                 let bytes = encode(&message);
                 self.schedule(at, Event::Deliver { to: peer, from: node, bytes });
             }
@@ -335,8 +381,9 @@ impl World {
                 let done = self.now + self.task_micros / 4 + self.chance.below(self.task_micros);
                 let server = self.servers.get_mut(&node).unwrap();
                 server.task_at = server.task_at.max(done);
+                server.tasks.push_back((id, task));
                 let (life, at) = (server.life, server.task_at);
-                self.schedule(at, Event::Task { node, life, id, task });
+                self.schedule(at, Event::Task { node, life });
             }
             Effect::Applied { .. } | Effect::StatusChanged => {}
             Effect::Proposed { id, result } => self.log.push((node, Note::Proposed(id, result))),
@@ -344,6 +391,7 @@ impl World {
             Effect::MembershipDone { change, result } => {
                 self.log.push((node, Note::Change(change, result)));
             }
+            Effect::Settled { how, .. } => self.log.push((node, Note::Settled(how))),
             Effect::Rejected { peer, reason } => {
                 self.log.push((node, Note::Rejected(peer, reason)));
             }
@@ -368,6 +416,12 @@ impl World {
                     self.touch(to);
                 }
             }
+            Event::Standing { to, from, standing } => {
+                if self.servers[&to].engine.is_some() {
+                    self.engine(to).on_standing(from, standing);
+                    self.touch(to);
+                }
+            }
             Event::Synced { node, life, write, records } => {
                 if self.servers[&node].life != life {
                     return;
@@ -384,17 +438,29 @@ impl World {
                 self.engine(node).on_persisted(write);
                 self.touch(node);
             }
-            Event::Task { node, life, id, task } => {
+            Event::Task { node, life } => {
                 if self.servers[&node].life != life {
                     return;
                 }
-                if self.stuck.contains(&node) {
-                    // Those after it wait too: all are put off by the same time.
-                    self.schedule(self.now + 10_000, Event::Task { node, life, id, task });
+                if self.stuck.contains(&node) || self.stuck_tasks.contains(&node) {
+                    self.schedule(self.now + 10_000, Event::Task { node, life });
                     return;
                 }
                 let server = self.servers.get_mut(&node).unwrap();
-                if let Some(done) = task.perform(&mut server.snapshots, &[]) {
+                let (id, mut task) = server.tasks.pop_front().unwrap();
+                if let SnapshotTask::Receive { data, .. } = &mut task {
+                    self.received += data.len() as u64;
+                    if self.spoil > 0 {
+                        self.spoil -= 1;
+                        let mut bytes = data.to_vec();
+                        bytes[100] ^= 4;
+                        *data = Bytes::from(bytes);
+                    }
+                }
+                let done = task.perform(&mut server.snapshots, &History::default());
+                server.disk.snapshot = server.snapshots.newest();
+                if let Some(done) = done {
+                    self.installed += usize::from(done == SnapshotDone::Installed);
                     self.engine(node).on_snapshot_done(id, done);
                     self.touch(node);
                 }
@@ -477,7 +543,7 @@ impl World {
 }
 
 /// What a disk makes of a record.
-fn keep(disk: &mut Recovered, record: Record) {
+pub(super) fn keep(disk: &mut Recovered, record: Record) {
     match record {
         Record::Vote(vote) => disk.vote = Some(vote),
         Record::Entry { index, term, body } => disk.entries.push((index, term, body)),
@@ -488,6 +554,8 @@ fn keep(disk: &mut Recovered, record: Record) {
         }
         Record::Reset { .. } => disk.entries.clear(),
         Record::Committed(id) => disk.committed = Some(id),
+        Record::Doubt(doubt) => disk.doubt = Some(doubt),
+        Record::Settled => disk.doubt = None,
         Record::Local(_) | Record::Checkpoint(_) => {}
     }
 }

@@ -9,9 +9,9 @@ use bytes::Bytes;
 use crate::codec::memory_disk::MemoryDisk;
 use crate::codec::memory_snapshots::MemorySnapshots;
 use crate::codec::record::{Record, Recovered};
-use crate::codec::snapshot::Origin;
+use crate::codec::snapshot::{History, Origin};
 use crate::codec::{decode, encode};
-use crate::consensus::{self, SnapshotTask, TaskId};
+use crate::consensus::{self, LogBounds, SnapshotTask, Standing, TaskId};
 use crate::dispatch::leader::Patience;
 use crate::id::{Boot, ClusterId, ExecutionId, Incarnation, NodeId, NodeName, SessionId};
 use crate::id::{RequestId, WriteId};
@@ -104,12 +104,14 @@ fn config(role: NodeRole, join: &[&str]) -> NodeConfig {
         gossip_addr: gossip_addr(1),
         peer_addr: SocketAddr::from(([10, 0, 0, 1], 6_868)),
         tags: BTreeMap::new(),
+        joins: None,
         join: join.iter().map(|&name| name.to_owned()).collect(),
         retry_interval: Duration::from_secs(30),
         reconnect_timeout: Duration::from_secs(86_400),
         dead_server_grace: Duration::from_secs(60),
         profile: Profile::Lan,
         raft_multiplier: 1,
+        log: LogBounds::default(),
         patience: Patience::default(),
         timezone: "UTC".to_owned(),
         version: "0.0.0".to_owned(),
@@ -131,7 +133,9 @@ pub(super) fn hello(place: usize) -> Hello {
         cluster: Some(CLUSTER),
         expect: 3,
         virgin: false,
+        standing: Standing::default(),
         left: Default::default(),
+        disk_full: false,
         gossip_addr: format!("10.0.0.{}:8946", place + 2),
         peer_addr: format!("10.0.0.{}:6868", place + 2),
         tags: BTreeMap::new(),
@@ -219,6 +223,7 @@ impl Bench {
             // Whatever a peer, a client or a clock says, a node goes on: what contradicts the log
             // is not heard, and the disk of a bench does not fail.
             Output::Halt { reason } => panic!("the node halts: {reason}"),
+            Output::Reincarnate { .. } => self.over = true,
         }
     }
 
@@ -249,7 +254,7 @@ impl Bench {
             return true;
         }
         let Some((id, task)) = self.tasks.pop_front() else { return false };
-        if let Some(done) = task.perform(&mut self.snapshots, &[]) {
+        if let Some(done) = task.perform(&mut self.snapshots, &History::default()) {
             self.input(Input::SnapshotDone { id, done });
         }
         true

@@ -10,6 +10,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::files::{self, LogFiles, TEMPORARY};
+use super::moves::{self, Moves};
+use super::replaced;
 use super::snapshot_files::{self, Damaged, SnapshotFiles};
 use crate::codec::log::{DamageReason, LogDamage, Recovery, recover};
 use crate::codec::record::{Recovered, Snapshot};
@@ -27,6 +29,9 @@ const LOCK_FILE: &str = "lock";
 const PROBE_FILE: &str = "probe.tmp";
 const LOG_DIR: &str = "log";
 const SNAPSHOT_DIR: &str = "snapshots";
+const HISTORY_DIR: &str = "history";
+/// What is to become `node.json`.
+const NEXT_FILE: &str = "next-node.json";
 
 /// What the program's exit code says about an error of the data directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,6 +138,7 @@ struct NodeFacts {
     incarnation: Incarnation,
     name: NodeName,
     cluster: Option<ClusterId>,
+    joins: Option<ClusterId>,
     boot: Boot,
 }
 
@@ -145,6 +151,9 @@ struct NodeFile {
     name: NodeName,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cluster: Option<String>,
+    /// The only cluster that it may belong to, before it belongs to one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    joins: Option<String>,
     /// The version that wrote it last, for people.
     version: String,
     boot: Boot,
@@ -157,21 +166,29 @@ struct FormatOnly {
 }
 
 impl DataDir {
-    /// Locks the directory `path` of the node `name`, makes it if there is none, and counts a boot.
+    /// Locks the directory `path` of the node `name`, and makes it if there is none. The boot that
+    /// this is counts once [`DataDir::recover`] has not refused the log.
     ///
     /// # Errors
     /// If it is in use, of another node or a newer version, damaged, or cannot be written.
     pub fn open(path: &Path, name: &NodeName) -> Result<Self, DataDirError> {
         if path.is_dir() {
+            moves::check(path)?;
             read_node(path)?;
         }
         files::create_dir(path).map_err(DataDirError::Io)?;
         let lock = Arc::new(lock(path)?);
+        moves::finish(path)?;
         // By name: in the directory itself there may be files of other owners.
-        for left in [format!("{NODE_FILE}.{TEMPORARY}"), PROBE_FILE.to_owned()] {
+        let half_written =
+            [NODE_FILE, NEXT_FILE, moves::FILE].map(|name| format!("{name}.{TEMPORARY}"));
+        let left_over = [PROBE_FILE, NEXT_FILE].map(str::to_owned);
+        for left in half_written.into_iter().chain(left_over) {
             files::remove_if_there(&path.join(left)).map_err(DataDirError::Io)?;
         }
-        let mut node = match read_node(path)? {
+        let known = read_node(path)?;
+        let is_new = known.is_none();
+        let mut node = match known {
             Some(node) => node,
             None => new_node(path, name)?,
         };
@@ -181,7 +198,9 @@ impl DataDir {
         }
         probe(path).map_err(DataDirError::Io)?;
         node.boot = Boot(node.boot.0.saturating_add(1));
-        write_node(path, &node).map_err(DataDirError::Io)?;
+        if is_new {
+            write_node(path, &node).map_err(DataDirError::Io)?;
+        }
         for dir in [path.join(LOG_DIR), path.join(SNAPSHOT_DIR)] {
             files::create_dir(&dir).map_err(DataDirError::Io)?;
             files::remove_temporary(&dir).map_err(DataDirError::Io)?;
@@ -193,13 +212,16 @@ impl DataDir {
     /// called once, before anything is written.
     ///
     /// # Errors
-    /// If the log is damaged, or of a newer version, or cannot be read or repaired.
+    /// If the log is damaged or of a newer version: nothing in the directory was changed then. Or if
+    /// it cannot be read or repaired.
     pub fn recover(&self) -> Result<(Recovered, LogFiles), DataDirError> {
         let (log_dir, snapshot_dir) = (self.path.join(LOG_DIR), self.path.join(SNAPSHOT_DIR));
         let segments = files::read_segments(&log_dir).map_err(DataDirError::Io)?;
         let snapshot = self.newest_snapshot(&snapshot_dir)?;
         let recovery = recover(self.node.id, &segments, snapshot);
         let recovery = recovery.map_err(|damage| self.log_error(damage))?;
+        // A directory that is refused stays as it is, so a boot counts from here on.
+        write_node(&self.path, &self.node).map_err(DataDirError::Io)?;
         let Recovery { recovered, writer, repairs, cut } = recovery;
         if let Some(cut) = cut {
             let (segment, offset, len) = (cut.segment.0, cut.offset, cut.len);
@@ -249,7 +271,11 @@ impl DataDir {
             }
             None => {}
         }
-        let node = NodeFacts { cluster: Some(cluster), ..self.node.clone() };
+        if let Some(stored) = self.node.joins.filter(|joins| *joins != cluster) {
+            let path = self.path.clone();
+            return Err(DataDirError::OtherCluster { path, stored, given: cluster });
+        }
+        let node = NodeFacts { cluster: Some(cluster), joins: None, ..self.node.clone() };
         write_node(&self.path, &node).map_err(DataDirError::Io)?;
         self.node = node;
         Ok(())
@@ -273,6 +299,33 @@ impl DataDir {
     /// How often the directory was opened, with this time.
     pub fn boot(&self) -> Boot {
         self.node.boot
+    }
+
+    /// Begins another life of the directory, after its disk was set back: draws an incarnation that
+    /// may belong to `cluster` alone, and puts what the old one held into a directory of its own,
+    /// which stays for the operator. The node is made anew by the next [`DataDir::open`]. Nothing
+    /// may be writing to the directory.
+    ///
+    /// # Errors
+    /// If something cannot be written or renamed. What was begun is finished by the next open.
+    pub fn put_aside(self, cluster: ClusterId) -> Result<PathBuf, DataDirError> {
+        let aside = replaced::name(self.node.boot, self.node.incarnation);
+        let node = NodeFacts { joins: Some(cluster), ..new_facts(&self.node.name)? };
+        write_facts(&self.path.join(NEXT_FILE), &node).map_err(DataDirError::Io)?;
+        let mut moves = Moves::default();
+        for part in [NODE_FILE, LOG_DIR, SNAPSHOT_DIR, HISTORY_DIR] {
+            moves.add(part, &format!("{aside}/{part}"));
+        }
+        moves.add(NEXT_FILE, NODE_FILE);
+        moves.perform(&self.path)?;
+        replaced::forget_oldest(&self.path, &aside).map_err(DataDirError::Io)?;
+        Ok(self.path.join(aside))
+    }
+
+    /// The only cluster that the node may belong to, if it belongs to none yet and an earlier life
+    /// of the directory belonged to one.
+    pub fn joins(&self) -> Option<ClusterId> {
+        self.node.joins
     }
 
     /// The cluster that the node is a member of.
@@ -362,6 +415,7 @@ fn read_node(dir: &Path) -> Result<Option<NodeFacts>, DataDirError> {
         id: NodeId(id(&file.id)?),
         incarnation: Incarnation(id(&file.incarnation)?),
         cluster: file.cluster.as_deref().map(id).transpose()?.map(ClusterId),
+        joins: file.joins.as_deref().map(id).transpose()?.map(ClusterId),
         name: file.name,
         boot: file.boot,
     };
@@ -380,24 +434,34 @@ fn new_node(dir: &Path, name: &NodeName) -> Result<NodeFacts, DataDirError> {
             return Err(DataDirError::Damaged { path: dir.join(NODE_FILE), reason });
         }
     }
+    new_facts(name)
+}
+
+/// A node of this name with an incarnation that nobody has seen.
+fn new_facts(name: &NodeName) -> Result<NodeFacts, DataDirError> {
     let incarnation = Incarnation(random().map_err(DataDirError::Io)?);
     let (id, name) = (NodeId::derive(name, incarnation), name.clone());
-    Ok(NodeFacts { id, incarnation, name, cluster: None, boot: Boot(0) })
+    Ok(NodeFacts { id, incarnation, name, cluster: None, joins: None, boot: Boot(0) })
 }
 
 fn write_node(dir: &Path, node: &NodeFacts) -> io::Result<()> {
+    write_facts(&dir.join(NODE_FILE), node)
+}
+
+fn write_facts(path: &Path, node: &NodeFacts) -> io::Result<()> {
     let file = NodeFile {
         format: FORMAT,
         id: node.id.to_string(),
         incarnation: node.incarnation.to_string(),
         name: node.name.clone(),
         cluster: node.cluster.map(|cluster| cluster.to_string()),
+        joins: node.joins.map(|cluster| cluster.to_string()),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         boot: node.boot,
     };
     let mut text = serde_json::to_string_pretty(&file).map_err(io::Error::other)?;
     text.push('\n');
-    files::write_beside(&dir.join(NODE_FILE), &[text.as_bytes()])
+    files::write_beside(path, &[text.as_bytes()])
 }
 
 /// Eight bytes of the system's randomness.

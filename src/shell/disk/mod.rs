@@ -5,9 +5,11 @@
 //! | `node.json` | format, id, incarnation, name, cluster, version, boot |
 //! | `lock` | locked while a process uses the directory, and holds its id |
 //! | `log/NUMBER.log` | the segments of the log, see [`codec::log`](crate::codec::log) |
+//! | `moves.json` | renames of a repair that are still to happen |
+//! | `replaced-BOOT-INCARNATION/` | what earlier lives held whose disk was set back |
 //! | `snapshots/INDEX.snap` | the newest snapshot, see [`snapshot`](crate::codec::snapshot) |
 //!
-//! [`DataDir::open`] locks the directory and counts a boot. [`DataDir::recover`] reads and repairs
+//! [`DataDir::open`] locks the directory. [`DataDir::recover`] counts a boot, reads and repairs
 //! the log. [`Disk::start`] gives the files to one thread that writes group by group: whatever
 //! waits when a sync ends is the next group. [`Snapshots::start`] gives those of the snapshots to
 //! another.
@@ -23,6 +25,8 @@
 
 mod data_dir;
 mod files;
+mod moves;
+mod replaced;
 mod snapshot_files;
 mod snapshots;
 mod writer;

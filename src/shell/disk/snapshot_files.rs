@@ -23,7 +23,7 @@ use crate::codec::snapshot::{
     block_len,
 };
 use crate::consensus::SnapshotSource;
-use crate::id::ClusterId;
+use crate::id::{ClusterId, LogIndex};
 
 /// What the names of snapshots end with.
 pub(super) const SNAPSHOT: &str = "snap";
@@ -33,6 +33,9 @@ const PIECE_LEN: usize = 256 << 10;
 
 /// How much is gathered before it is written.
 const BUFFER_LEN: usize = 1 << 20;
+
+/// Gives all blocks of history, and then the last entry whose changes are in them.
+type Export<'a> = &'a mut dyn FnMut(PutBlock<'_>) -> io::Result<Option<LogIndex>>;
 
 /// The snapshot files of one node. See the module.
 #[derive(Debug)]
@@ -175,7 +178,7 @@ impl Place {
         &self,
         task: u64,
         source: &SnapshotSource,
-        export: &mut dyn FnMut(PutBlock<'_>) -> io::Result<()>,
+        export: Export<'_>,
     ) -> io::Result<SnapshotFile> {
         let path = self.dir.join(format!("build-{task}.{TEMPORARY}"));
         let built = self.write(&path, source, export);
@@ -192,7 +195,7 @@ impl Place {
         &self,
         path: &Path,
         source: &SnapshotSource,
-        export: &mut dyn FnMut(PutBlock<'_>) -> io::Result<()>,
+        export: Export<'_>,
     ) -> io::Result<SnapshotFile> {
         let named = |error| at(path, error);
         let state = source.encode();
@@ -203,11 +206,11 @@ impl Place {
             out.write_all(part).map_err(named)?;
         }
         drop(state);
-        export(&mut |block| {
+        let history_upto = export(&mut |block| {
             let prefix = encoder.block(&block);
             out.write_all(&prefix).and_then(|()| out.write_all(&block)).map_err(named)
         })?;
-        let header = encoder.finish(self.origin);
+        let header = encoder.finish(self.origin, history_upto);
         let mut handle = out.into_inner().map_err(|error| named(error.into_error()))?;
         let written = handle.seek(SeekFrom::Start(0));
         written.and_then(|_| handle.write_all(&header.encode())).map_err(named)?;
@@ -237,7 +240,8 @@ impl Place {
         let path = self.path(file);
         handle.seek(SeekFrom::Start(header.history_at())).map_err(|error| at(&path, error))?;
         let reader = BufReader::with_capacity(BUFFER_LEN, handle);
-        Ok(Blocks { path, reader, left: header.history_len })
+        let (upto, left) = (header.history_upto, header.history_len);
+        Ok(Blocks { path, reader, upto, left })
     }
 
     fn open(&self, file: SnapshotFile) -> io::Result<(File, Header)> {
@@ -268,10 +272,16 @@ impl Place {
 pub struct Blocks {
     path: PathBuf,
     reader: BufReader<File>,
+    upto: Option<LogIndex>,
     left: u64,
 }
 
 impl Blocks {
+    /// The last entry whose changes are in them; `None` if the snapshot holds no history.
+    pub fn upto(&self) -> Option<LogIndex> {
+        self.upto
+    }
+
     fn next_block(&mut self) -> io::Result<Bytes> {
         let mut prefix = [0; BLOCK_PREFIX_LEN];
         self.reader.read_exact(&mut prefix)?;

@@ -19,7 +19,7 @@ const META: Bytes = Bytes::from_static(b"meta");
 #[derive(Debug, Default)]
 struct Rows {
     blocks: Mutex<Vec<Bytes>>,
-    upto: Mutex<LogIndex>,
+    upto: Mutex<Option<LogIndex>>,
 }
 
 impl Rows {
@@ -30,14 +30,15 @@ impl Rows {
 }
 
 impl History for Rows {
-    fn export(&self, _index: LogIndex) -> Export {
+    fn export(&self, index: LogIndex, put: PutBlock<'_>) -> io::Result<Option<LogIndex>> {
         let blocks = self.blocks.lock().unwrap().clone();
-        Box::new(move |put| blocks.iter().cloned().try_for_each(&mut *put))
+        blocks.into_iter().try_for_each(put)?;
+        Ok(Some(LogIndex(index.0 + 1)))
     }
 
-    fn replace(&self, index: LogIndex, blocks: Blocks) -> io::Result<()> {
+    fn replace(&self, blocks: Blocks) -> io::Result<()> {
+        *self.upto.lock().unwrap() = blocks.upto();
         *self.blocks.lock().unwrap() = blocks.collect::<io::Result<_>>()?;
-        *self.upto.lock().unwrap() = index;
         Ok(())
     }
 }
@@ -161,7 +162,7 @@ fn a_snapshot_that_came_in_is_installed_with_its_history() {
     assert_eq!(files(&beta), ["00000000000000000009.snap"]);
     assert_eq!(recovered(&beta), recovered(&alpha));
     assert_eq!(*to.rows.blocks.lock().unwrap(), *from.rows.blocks.lock().unwrap());
-    assert_eq!(*to.rows.upto.lock().unwrap(), LogIndex(9));
+    assert_eq!(*to.rows.upto.lock().unwrap(), Some(LogIndex(10)));
 }
 
 #[test]

@@ -58,21 +58,21 @@ pub struct SnapshotsStopped;
 /// Takes blocks of history, one after the other.
 pub type PutBlock<'a> = &'a mut dyn FnMut(Bytes) -> io::Result<()>;
 
-/// Gives all blocks of history as it was at one entry, as often as it is called.
-pub type Export = Box<dyn FnMut(PutBlock<'_>) -> io::Result<()> + Send>;
-
 /// The history of executions, which goes into snapshots and comes out of them.
 pub trait History: Send + Sync {
-    /// Asks for the history as of the entry `index`, the last of which changes were handed over.
-    /// Must not wait. What it gives is called on another thread, and there makes the history durable
-    /// before it gives the first block.
-    fn export(&self, index: LogIndex) -> Export;
+    /// Makes everything durable that was handed over before the entry `index` or for it, and gives
+    /// all blocks of the history to `put`. Gives the last entry whose changes are in them: `index`,
+    /// or a later one.
+    ///
+    /// # Errors
+    /// That of `put`, which ends it; or if the history cannot be read.
+    fn export(&self, index: LogIndex, put: PutBlock<'_>) -> io::Result<Option<LogIndex>>;
 
-    /// Puts the blocks of a snapshot up to `index` in the place of the history, durably.
+    /// Puts the blocks of a snapshot in the place of the history, durably.
     ///
     /// # Errors
     /// If that cannot be done.
-    fn replace(&self, index: LogIndex, blocks: Blocks) -> io::Result<()>;
+    fn replace(&self, blocks: Blocks) -> io::Result<()>;
 }
 
 type Report = Arc<dyn Fn(SnapshotEvent) + Send + Sync>;
@@ -82,13 +82,11 @@ type Report = Arc<dyn Fn(SnapshotEvent) + Send + Sync>;
 pub struct Snapshots {
     sender: SyncSender<Command>,
     thread: JoinHandle<()>,
-    history: Arc<dyn History>,
     stop: Arc<AtomicBool>,
 }
 
 enum Command {
-    Build(TaskId, SnapshotSource, Export),
-    Other(TaskId, SnapshotTask),
+    Task(TaskId, SnapshotTask),
     SetCluster(ClusterId),
 }
 
@@ -112,14 +110,14 @@ impl Snapshots {
         let stop = Arc::new(AtomicBool::new(false));
         let worker = Worker {
             files,
-            history: Arc::clone(&history),
+            history,
             receiver,
             report,
             stop: Arc::clone(&stop),
             builds: Vec::new(),
         };
         let thread = Builder::new().name("cronclave-snapshots".into()).spawn(|| worker.run())?;
-        Ok(Self { sender, thread, history, stop })
+        Ok(Self { sender, thread, stop })
     }
 
     /// Hands over a task.
@@ -127,19 +125,7 @@ impl Snapshots {
     /// # Errors
     /// If the thread has stopped, or too many tasks wait.
     pub fn submit(&self, id: TaskId, task: SnapshotTask) -> Result<(), SnapshotsStopped> {
-        let command = match task {
-            SnapshotTask::Build(source) => {
-                let export = self.history.export(source.index);
-                Command::Build(id, source, export)
-            }
-            task @ (SnapshotTask::Read { .. }
-            | SnapshotTask::Close { .. }
-            | SnapshotTask::Receive { .. }
-            | SnapshotTask::Verify { .. }
-            | SnapshotTask::Install { .. }
-            | SnapshotTask::Discard { .. }) => Command::Other(id, task),
-        };
-        self.send(command)
+        self.send(Command::Task(id, task))
     }
 
     /// The node belongs to this cluster, which is written into its snapshots from here on.
@@ -181,8 +167,7 @@ impl Worker {
     fn run(mut self) {
         while let Ok(command) = self.receiver.recv() {
             let done = match command {
-                Command::Build(id, source, export) => self.build(id, source, export),
-                Command::Other(id, task) => self.perform(id, task),
+                Command::Task(id, task) => self.perform(id, task),
                 Command::SetCluster(cluster) => {
                     self.files.set_cluster(cluster);
                     Ok(())
@@ -200,13 +185,13 @@ impl Worker {
         }
     }
 
-    fn build(&mut self, id: TaskId, source: SnapshotSource, export: Export) -> io::Result<()> {
+    fn build(&mut self, id: TaskId, source: SnapshotSource) -> io::Result<()> {
         self.builds.retain(|build| !build.is_finished());
         let build = Build {
             id,
             place: self.files.place().clone(),
             source,
-            export,
+            history: Arc::clone(&self.history),
             stop: Arc::clone(&self.stop),
             outcome: Outcome { report: Arc::clone(&self.report), event: None },
         };
@@ -217,7 +202,7 @@ impl Worker {
 
     fn perform(&mut self, id: TaskId, task: SnapshotTask) -> io::Result<()> {
         let done = match task {
-            SnapshotTask::Build(_) => unreachable!("a build comes with its history"),
+            SnapshotTask::Build(source) => return self.build(id, source),
             SnapshotTask::Read { file, offset, len } => {
                 let read = self.files.read(file, offset, len);
                 if let Err(error) = &read {
@@ -254,8 +239,7 @@ impl Worker {
             }
             SnapshotTask::Install { file } => {
                 self.files.install(file)?;
-                let blocks = self.files.place().history(file)?;
-                self.history.replace(file.index, blocks)?;
+                self.history.replace(self.files.place().history(file)?)?;
                 SnapshotDone::Installed
             }
             SnapshotTask::Discard { file } => return self.files.discard(file),
@@ -270,7 +254,7 @@ struct Build {
     id: TaskId,
     place: Place,
     source: SnapshotSource,
-    export: Export,
+    history: Arc<dyn History>,
     stop: Arc<AtomicBool>,
     outcome: Outcome,
 }
@@ -314,11 +298,11 @@ impl Build {
         };
     }
 
-    fn attempt(&mut self) -> io::Result<SnapshotFile> {
-        let Self { id, place, source, export, stop, .. } = self;
+    fn attempt(&self) -> io::Result<SnapshotFile> {
+        let Self { id, place, source, history, .. } = self;
         place.build(id.0, source, &mut |put| {
-            export(&mut |block| {
-                if stop.load(Ordering::Relaxed) {
+            history.export(source.index, &mut |block| {
+                if self.is_stopped() {
                     return Err(io::Error::from(ErrorKind::Interrupted));
                 }
                 put(block)

@@ -92,7 +92,10 @@ impl ApiError {
 fn class_of_node(error: &RequestError) -> (StatusCode, &'static str) {
     match error {
         RequestError::NoLeader(_) => (StatusCode::SERVICE_UNAVAILABLE, "no_leader"),
-        RequestError::Unknown => (StatusCode::SERVICE_UNAVAILABLE, "outcome_unknown"),
+        RequestError::Unknown | RequestError::UnknownDiskFull(_) => {
+            (StatusCode::SERVICE_UNAVAILABLE, "outcome_unknown")
+        }
+        RequestError::DiskFull(_) => (StatusCode::INSUFFICIENT_STORAGE, "disk_full"),
         RequestError::Busy(_) | RequestError::LogFull => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
         RequestError::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
         RequestError::Invalid(_) => (StatusCode::BAD_REQUEST, "invalid_request"),

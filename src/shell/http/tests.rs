@@ -147,7 +147,9 @@ impl FakeNode {
             committed: Some(LogIndex(self.index)),
             voters: vec![node_name()],
             running: 0,
+            disk_full: None,
             waiting_for: (!leads).then(|| "3 servers, know 1".to_owned()),
+            in_doubt: None,
         }
     }
 }
@@ -165,6 +167,7 @@ fn member() -> Member {
         tags: BTreeMap::from([("dc".to_owned(), "dc1".to_owned())]),
         status: MemberStatus::Alive,
         raft: RaftRole::Leader,
+        disk_full: false,
     }
 }
 
@@ -618,6 +621,8 @@ async fn what_the_node_refuses_keeps_its_reason() {
     for (error, status, code) in [
         (RequestError::NoLeader("x".to_owned()), 503, "no_leader"),
         (RequestError::Unknown, 503, "outcome_unknown"),
+        (RequestError::UnknownDiskFull("x".to_owned()), 503, "outcome_unknown"),
+        (RequestError::DiskFull("x".to_owned()), 507, "disk_full"),
         (RequestError::Busy(9), 503, "busy"),
         (RequestError::Stopping, 503, "stopping"),
         (RequestError::Invalid("no".to_owned()), 400, "invalid_request"),
