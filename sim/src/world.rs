@@ -319,6 +319,7 @@ impl World for SimWorld {
             }
             Output::Persist { write, records } => host.writes.push(Write { write, records }),
             Output::Snapshot { id, task } => host.tasks.push((id, task)),
+            Output::History { .. } | Output::ReadHistory { .. } => {}
             Output::Launch(spec) => {
                 let kill = Rc::new(Mailbox::default());
                 record(&host.shared, host.index, &spec);

@@ -40,22 +40,25 @@ async fn noticed(cluster: &Rc<Cluster>, host: usize) {
     }
 }
 
-/// The server stays leader: it refuses writes by name and serves reads, and nothing starts.
-async fn refuses(cluster: &Rc<Cluster>, leader: usize, label: &str) {
+/// The server stays leader: it refuses writes by name, whoever passes them on, and serves reads,
+/// and nothing starts.
+async fn refuses(cluster: &Rc<Cluster>, leader: usize, via: &[usize], label: &str) {
     // A claim that was under way when the disk was full is not booked, and may still run.
     sleep(PERIOD).await;
     let since = cluster.now();
-    let fate = put(cluster, leader, job(&format!("{label}-refused"), "@manually")).await;
     let text = RequestError::DiskFull(format!("server host-{} cannot write", leader + 1));
-    assert!(
-        matches!(&fate, Fate::Refused(why) if why.starts_with(&text.to_string())),
-        "{label}: {fate:?}"
-    );
+    for &host in via {
+        let fate = put(cluster, host, job(&format!("{label}-refused-{host}"), "@manually")).await;
+        let is_named = matches!(&fate, Fate::Refused(why) if why.starts_with(&text.to_string()));
+        assert!(is_named, "{label}: through host-{}: {fate:?}", host + 1);
+    }
     let pause = Duration::from_millis(50);
-    let tallies = hammer(cluster, &[leader], REQUESTS, pause, label).await;
+    let tallies = hammer(cluster, via, REQUESTS, pause, label).await;
     let half = REQUESTS / 2;
     let wanted = Tally { read: half, refused: half, ..Tally::default() };
-    assert_eq!(tallies[&leader], wanted, "{label}: reads go on and writes are refused");
+    for host in via {
+        assert_eq!(tallies[host], wanted, "{label}: reads go on and writes are refused");
+    }
     assert_eq!(cluster.leader().await, Some(leader), "{label}: it leads on");
     let started = cluster.ledger().starts_since(since).count();
     assert_eq!(started, 0, "{label}: nothing is claimed");
@@ -103,9 +106,11 @@ async fn no_quorum_with_space(seed: u64, servers: usize, count: usize) {
         cluster.fill_disk(host);
         noticed(&cluster, host).await;
     }
-    refuses(&cluster, leader, "full").await;
+    let has_space = |host: &usize| !full.contains(host);
+    let via: Vec<usize> = cluster.servers().filter(has_space).chain([leader]).collect();
+    refuses(&cluster, leader, &via, "full").await;
     sleep(Duration::from_secs(30)).await;
-    refuses(&cluster, leader, "still").await;
+    refuses(&cluster, leader, &via, "still").await;
     free(&cluster, &full).await;
     progresses(&cluster, &cluster.live_servers(), "free").await;
     judge(&cluster, begun).await;

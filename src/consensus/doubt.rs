@@ -131,6 +131,7 @@ impl<M: Machine> Engine<M> {
 
     /// A peer said how it stands. It holds until it says otherwise or its session ends.
     pub fn on_standing(&mut self, peer: NodeId, standing: Standing) {
+        self.quiet_at = None;
         if self.net.session(peer).is_none() {
             return;
         }

@@ -25,7 +25,8 @@ use super::snapshots::TaskIds;
 use super::status::{Role, Status};
 use super::store::{LogStore, Sync};
 use super::types::{
-    Callback, LogId, Payload, Peer, Snapshot, SnapshotMeta, TypeConfig, Vote, index_of, term_of,
+    Callback, LogId, Payload, Peer, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, Vote,
+    index_of, term_of,
 };
 use super::upkeep::Upkeep;
 use crate::codec::record::Recovered;
@@ -162,6 +163,8 @@ pub struct Engine<M: Machine> {
     pub(crate) effects: Effects<M>,
     pub(crate) now: Mono,
     pub(crate) status: Status,
+    /// The membership that `status` was read from.
+    pub(crate) membership: Option<Arc<StoredMembership>>,
     pub(crate) turn: Turn,
     /// The snapshot that is coming in.
     pub(crate) incoming: Option<Incoming<M>>,
@@ -175,6 +178,8 @@ pub struct Engine<M: Machine> {
     pub(crate) heard: Option<(NodeId, Mono)>,
     pub(crate) upkeep: Upkeep,
     pub(crate) doubts: Doubts,
+    /// For when everything was worked off; `None` once something has come since.
+    pub(crate) quiet_at: Option<Mono>,
 }
 
 /// Whether Raft runs.
@@ -246,6 +251,7 @@ impl<M: Machine> Engine<M> {
             effects,
             now,
             status: Status::default(),
+            membership: None,
             turn: Turn::default(),
             incoming: None,
             tasks,
@@ -255,6 +261,7 @@ impl<M: Machine> Engine<M> {
             heard: None,
             upkeep: Upkeep::default(),
             doubts: Doubts::default(),
+            quiet_at: None,
         };
         engine.start()?;
         engine.machine.set_phase(Phase::Live);
@@ -290,6 +297,7 @@ impl<M: Machine> Engine<M> {
 
     /// A session with `peer` begins.
     pub fn on_connected(&mut self, peer: NodeId) {
+        self.quiet_at = None;
         let _entered = self.host.enter();
         self.net.connect(peer);
         self.interrupt_incoming(peer);
@@ -304,6 +312,7 @@ impl<M: Machine> Engine<M> {
 
     /// The session with `peer` ended.
     pub fn on_disconnected(&mut self, peer: NodeId) {
+        self.quiet_at = None;
         let _entered = self.host.enter();
         self.net.disconnect(peer);
         self.interrupt_incoming(peer);
@@ -312,6 +321,7 @@ impl<M: Machine> Engine<M> {
 
     /// The write `write` is durable.
     pub fn on_persisted(&mut self, write: WriteId) {
+        self.quiet_at = None;
         let _entered = self.host.enter();
         // What is not waited for any more was given up when Raft was restarted.
         self.store.on_persisted(write);
@@ -319,6 +329,7 @@ impl<M: Machine> Engine<M> {
 
     /// Proposes a command; [`Effect::Proposed`] tells its fate.
     pub fn propose(&mut self, id: CommandId, payload: Bytes) {
+        self.quiet_at = None;
         let _entered = self.host.enter();
         let refused = self.refuse_as_leader().or_else(|| self.refuse_as_full());
         let result = match (&self.run, refused) {
@@ -335,6 +346,7 @@ impl<M: Machine> Engine<M> {
 
     /// Asks for the index from which a linearizable read may be answered.
     pub fn read_index(&mut self, id: u64) {
+        self.quiet_at = None;
         match self.refuse_as_leader() {
             Some(error) => {
                 let leader = match error {
@@ -352,6 +364,7 @@ impl<M: Machine> Engine<M> {
 
     /// Founds the cluster. Only one member may ever do it, and only once.
     pub fn initialize(&mut self, members: BTreeMap<NodeId, Peer>) {
+        self.quiet_at = None;
         let Some(raft) = self.raft() else { return };
         let _entered = self.host.enter();
         let effects = self.effects.clone();
@@ -380,7 +393,8 @@ impl<M: Machine> Engine<M> {
         self.change(Change::RemoveLearner(id), members, Removed::StayLearners);
     }
 
-    fn change(&self, change: Change, members: ChangeMembers<NodeId, Peer>, removed: Removed) {
+    fn change(&mut self, change: Change, members: ChangeMembers<NodeId, Peer>, removed: Removed) {
+        self.quiet_at = None;
         let Some(raft) = self.raft() else { return };
         let _entered = self.host.enter();
         let effects = self.effects.clone();
@@ -395,6 +409,9 @@ impl<M: Machine> Engine<M> {
     /// Works off everything that has come, up to `now`.
     pub fn run(&mut self, now: Mono) {
         if matches!(self.run, Run::Halted) {
+            return;
+        }
+        if self.quiet_at == Some(now) {
             return;
         }
         let host = self.host.clone();
@@ -423,6 +440,7 @@ impl<M: Machine> Engine<M> {
         if !is_same {
             self.effects.push(Effect::StatusChanged);
         }
+        self.quiet_at = Some(now);
     }
 
     /// The next effect; to be drained to `None` after every [`Engine::run`].
@@ -456,6 +474,11 @@ impl<M: Machine> Engine<M> {
     /// The replicated state as of [`Status::applied`].
     pub fn machine(&self) -> M {
         self.machine.machine()
+    }
+
+    /// What `read` finds in the replicated state, without a clone of it.
+    pub fn read_machine<T>(&self, read: impl FnOnce(&M) -> T) -> T {
+        self.machine.read(read)
     }
 
     /// A hash over every random number drawn so far, for checks of determinism.

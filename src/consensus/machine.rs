@@ -117,6 +117,11 @@ impl<M: Machine> StateMachine<M> {
         lock(&self.inner).machine.clone()
     }
 
+    /// What `read` finds in the state.
+    pub(crate) fn read<T>(&self, read: impl FnOnce(&M) -> T) -> T {
+        read(&lock(&self.inner).machine)
+    }
+
     /// Switches between boot and work.
     pub(crate) fn set_phase(&self, phase: Phase) {
         lock(&self.inner).phase = phase;

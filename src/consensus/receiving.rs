@@ -242,6 +242,7 @@ impl<M: Machine> Engine<M> {
 
     /// A task with snapshot files is done.
     pub fn on_snapshot_done(&mut self, id: TaskId, done: SnapshotDone) {
+        self.quiet_at = None;
         let host = self.host.clone();
         let _entered = host.enter();
         match done {

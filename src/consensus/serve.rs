@@ -29,6 +29,7 @@ impl<M: Machine> Engine<M> {
     /// A message came in the session with `peer`. One that no correct peer can send is dropped
     /// with [`Effect::Rejected`].
     pub fn on_message(&mut self, peer: NodeId, message: Message) {
+        self.quiet_at = None;
         let host = self.host.clone();
         let _entered = host.enter();
         let Some(raft) = self.raft() else { return };

@@ -1,6 +1,7 @@
 //! What an engine shows of itself.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::types::Peer;
 use crate::codec::record::Doubt;
@@ -21,7 +22,7 @@ pub enum Role {
     Learner,
 }
 
-/// How an engine stands.
+/// How an engine stands. What it says of members is shared by all statuses between two changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
     /// What it is.
@@ -32,11 +33,11 @@ pub struct Status {
     /// answered within the lease, a follower names it only while it was heard within the lease.
     pub leader: Option<NodeId>,
     /// Who votes; in a joint membership, in either half. Empty before the cluster is founded.
-    pub voters: BTreeSet<NodeId>,
+    pub voters: Arc<BTreeSet<NodeId>>,
     /// Who learns.
-    pub learners: BTreeSet<NodeId>,
+    pub learners: Arc<BTreeSet<NodeId>>,
     /// What Raft knows of voters and learners.
-    pub members: BTreeMap<NodeId, Peer>,
+    pub members: Arc<BTreeMap<NodeId, Peer>>,
     /// Whether a change of voters is under way.
     pub is_joint: bool,
     /// Whether the membership is committed.

@@ -1,5 +1,6 @@
 //! What an engine does by itself: snapshots, purges, handovers, unfinished changes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::{ChangeMembers, RaftMetrics, ServerState};
@@ -68,6 +69,7 @@ impl<M: Machine> Engine<M> {
         }
         let deadline = self.now + self.config.lease() * 2;
         self.upkeep.transfer = Some((self.status.term, deadline));
+        self.quiet_at = None;
         let _entered = self.host.enter();
         self.host.spawn(async move {
             // A stopped Raft shows in its metrics.
@@ -79,11 +81,13 @@ impl<M: Machine> Engine<M> {
     /// The disk is full. Writes wait, and it is for the owner to say who takes over: without this
     /// node's vote, which cannot be written, perhaps nobody can.
     pub fn on_disk_full(&mut self) {
+        self.quiet_at = None;
         self.upkeep.is_disk_full = true;
     }
 
     /// There is space on the disk again.
     pub fn on_disk_free(&mut self) {
+        self.quiet_at = None;
         self.upkeep.is_disk_full = false;
     }
 
@@ -243,13 +247,23 @@ impl<M: Machine> Engine<M> {
     }
 
     /// How it stands now.
-    pub(crate) fn read_status(&self) -> Status {
+    pub(crate) fn read_status(&mut self) -> Status {
         let Some(metrics) = self.metrics() else {
             return Status { role: Role::Learner, leader: None, ..self.status.clone() };
         };
         let membership = &metrics.membership_config;
+        let is_known = self.membership.as_ref().is_some_and(|known| Arc::ptr_eq(known, membership));
+        let (voters, learners, members) = if is_known {
+            let Status { voters, learners, members, .. } = &self.status;
+            (Arc::clone(voters), Arc::clone(learners), Arc::clone(members))
+        } else {
+            let members = membership.nodes().map(|(id, peer)| (*id, peer.clone()));
+            let learners = membership.membership().learner_ids().collect();
+            let voters = membership.voter_ids().collect();
+            (Arc::new(voters), Arc::new(learners), Arc::new(members.collect()))
+        };
         let log = |id: &Option<LogId>| id.as_ref().map(index_of);
-        Status {
+        let status = Status {
             role: match metrics.state {
                 ServerState::Leader => Role::Leader,
                 ServerState::Candidate => Role::Candidate,
@@ -258,9 +272,9 @@ impl<M: Machine> Engine<M> {
             },
             term: Term(metrics.current_term),
             leader: self.live_leader(&metrics),
-            voters: membership.voter_ids().collect(),
-            learners: membership.membership().learner_ids().collect(),
-            members: membership.nodes().map(|(id, peer)| (*id, peer.clone())).collect(),
+            voters,
+            learners,
+            members,
             is_joint: membership.get_joint_config().len() > 1,
             is_settled: membership == &metrics.committed_membership_config,
             last: metrics.last_log_index.map(LogIndex),
@@ -273,7 +287,9 @@ impl<M: Machine> Engine<M> {
             log_bytes: self.store.bytes(),
             is_fresh: self.store.is_fresh(),
             doubt: self.store.doubt(),
-        }
+        };
+        self.membership = Some(metrics.membership_config);
+        status
     }
 
     /// The leader, if it is known to be alive.

@@ -10,6 +10,8 @@
 //! - The index holds exactly the rows, each under its job.
 
 pub mod change;
+pub mod memory_backend;
+pub mod store;
 
 use std::sync::Arc;
 

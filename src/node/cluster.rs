@@ -1,6 +1,7 @@
 //! The node among others: sessions, gossip, the founding of a cluster.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::io::{Event, Output};
 use super::links::{Admitted, LinkEvent, remember};
@@ -18,6 +19,14 @@ use crate::node::disk::After;
 
 /// How many addresses a node takes over into its next life.
 const JOIN_MAX: usize = 16;
+
+/// What it was worked out from whom to dial. As long as it is the same, so is the result.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct DialBasis {
+    links: u64,
+    roster: u64,
+    members: Arc<BTreeMap<NodeId, consensus::Peer>>,
+}
 
 impl Node {
     pub(super) fn on_frame(&mut self, session: SessionId, payload: &[u8]) {
@@ -195,8 +204,16 @@ impl Node {
     }
 
     pub(super) fn run_links(&mut self) -> bool {
-        let targets = self.targets();
-        self.links.want(self.now.mono, targets);
+        let basis = DialBasis {
+            links: self.links.version(),
+            roster: self.roster.version(),
+            members: Arc::clone(&self.raft.members),
+        };
+        if self.dial_basis.as_ref() != Some(&basis) {
+            let targets = self.targets();
+            self.links.want(self.now.mono, targets);
+            self.dial_basis = Some(basis);
+        }
         let events = self.links.on_timeout(self.now.mono);
         let acted = !events.is_empty();
         self.on_links(events);
@@ -253,11 +270,20 @@ impl Node {
     pub(super) fn run_formation(&mut self) -> bool {
         let now = self.now.mono;
         let Some(formation) = &mut self.formation else { return false };
+        let is_known = self.formation_basis == Some(self.links.version());
+        if is_known && formation.is_over() {
+            return self.drain_formation();
+        }
+        self.formation_basis = Some(self.links.version());
         let linked = self.links.peers().filter(|(_, peer)| peer.session.is_some());
         let servers = linked.filter(|(_, peer)| peer.hello.server);
         let peers: Vec<Candidate> = servers.map(|(_, peer)| candidate(&peer.hello)).collect();
         formation.update(now, &peers);
         formation.on_timeout(now);
+        self.drain_formation()
+    }
+
+    fn drain_formation(&mut self) -> bool {
         let mut acted = false;
         while let Some(effect) = self.formation.as_mut().and_then(Formation::poll_effect) {
             acted = true;

@@ -11,7 +11,10 @@ use crate::codec::frame::Lane;
 use crate::codec::record::{Doubt, Record};
 use crate::consensus::{Settled, SnapshotDone, SnapshotTask, TaskId};
 use crate::dispatch::launch::LaunchSpec;
-use crate::id::{ClusterId, ExecutionId, NodeId, NodeName, RequestId, SessionId, Term, WriteId};
+use crate::id::{
+    ClusterId, ExecutionId, LogIndex, NodeId, NodeName, RequestId, SessionId, Term, WriteId,
+};
+use crate::jobs::history::change::{Change, Page, Query};
 use crate::jobs::job::RunResult;
 use crate::node::request::{Reply, Request};
 
@@ -80,6 +83,19 @@ pub enum Input {
         id: TaskId,
         /// What came of it.
         done: SnapshotDone,
+    },
+    /// All changes of [`Output::History`] up to and with this entry are carried out: a page that is
+    /// read from here on shows them. Whether they are durable is another matter.
+    HistoryKept {
+        /// The greatest `upto` that was carried out.
+        upto: LogIndex,
+    },
+    /// The rows that [`Output::ReadHistory`] asked for.
+    HistoryRead {
+        /// Whose request it was.
+        id: RequestId,
+        /// The rows, or why they could not be read.
+        page: Result<Page, String>,
     },
     /// The disk failed. What it holds is unknown, so the node halts.
     DiskFailed {
@@ -168,6 +184,23 @@ pub enum Output {
         id: TaskId,
         /// What to do.
         task: SnapshotTask,
+    },
+    /// Carry out these changes of the history of executions in their order, those that were carried
+    /// out before excepted, and answer with [`Input::HistoryKept`]. No sync is needed: the log holds
+    /// what they came from, and at the next boot all that a snapshot does not cover come again.
+    History {
+        /// The last entry that these changes cover; the changes that come later have greater ones.
+        upto: LogIndex,
+        /// Each with the entry that it came from, in the order of the log.
+        changes: Vec<(LogIndex, Change)>,
+    },
+    /// Read rows of the history as they are after all changes that were put out before this, and
+    /// answer with [`Input::HistoryRead`].
+    ReadHistory {
+        /// Whose request it is.
+        id: RequestId,
+        /// Which rows.
+        query: Query,
     },
     /// Start a process and answer with [`Input::RunFinished`] when it has ended.
     Launch(LaunchSpec),

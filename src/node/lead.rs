@@ -104,7 +104,7 @@ impl Node {
     /// The cluster's clock; `None` unless this node leads and hears a quorum.
     fn cluster_now(&mut self) -> Option<Wall> {
         self.leading.as_ref()?;
-        let floor = self.state()?.last_stamp();
+        let floor = self.engine.as_ref()?.read_machine(|machine| machine.0.last_stamp());
         let voters: Vec<NodeId> = self.raft.voters.iter().copied().collect();
         self.clock.read(self.now, self.links.me().id, &voters, floor)
     }

@@ -142,6 +142,7 @@ pub(super) struct Links {
     dials: BTreeMap<NodeId, Dial>,
     dial_next: u64,
     outgoing: BTreeMap<(SessionId, Lane), Vec<Message>>,
+    version: u64,
     outputs: Vec<Output>,
 }
 
@@ -156,6 +157,7 @@ impl Links {
             dials: BTreeMap::new(),
             dial_next: 0,
             outgoing: BTreeMap::new(),
+            version: 0,
             outputs: Vec::new(),
         }
     }
@@ -169,11 +171,17 @@ impl Links {
         let before = self.me.clone();
         change(&mut self.me);
         if self.me != before {
+            self.version += 1;
             let open: Vec<SessionId> = self.sessions.keys().copied().collect();
             for session in open {
                 self.say(session, Lane::Control, Message::Hello(Box::new(self.me.clone())));
             }
         }
+    }
+
+    /// Rises with every change of what this node or a peer says of itself, and of the sessions.
+    pub(super) fn version(&self) -> u64 {
+        self.version
     }
 
     pub(super) fn peers(&self) -> impl Iterator<Item = (&NodeId, &Peer)> {
@@ -250,6 +258,7 @@ impl Links {
     /// Ends a session from this side or learns that it has ended.
     pub(super) fn on_disconnected(&mut self, now: Mono, session: SessionId) -> Vec<LinkEvent> {
         let Some(ended) = self.sessions.remove(&session) else { return Vec::new() };
+        self.version += 1;
         self.outgoing.retain(|(id, _), _| *id != session);
         if let Some(id) = ended.dialed {
             let least = if ended.refused { BACKOFF_REFUSED } else { BACKOFF_MIN };
@@ -371,6 +380,7 @@ impl Links {
         }
         let up = known != Some(session);
         self.peers.insert(id, Peer { hello, session: Some(session), seen: now });
+        self.version += 1;
         self.forget_oldest();
         events.push(if up { LinkEvent::Up(id) } else { LinkEvent::Changed(id) });
     }

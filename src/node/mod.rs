@@ -46,6 +46,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use self::clock::ClusterClock;
+use self::cluster::DialBasis;
 use self::config::NodeConfig;
 use self::disk::DiskQueue;
 use self::io::{Event, Input, Output};
@@ -149,6 +150,9 @@ pub struct Node {
     read_last: u64,
     no_leader_at: Mono,
     report_at: Mono,
+    dial_basis: Option<DialBasis>,
+    /// The version of the links of which formation knows.
+    formation_basis: Option<u64>,
 }
 
 /// Whether a node runs.
@@ -224,6 +228,8 @@ impl Node {
             read_last: 0,
             no_leader_at: now.mono + NO_LEADER_EVERY,
             report_at: now.mono + REPORT_EVERY,
+            dial_basis: None,
+            formation_basis: None,
         };
         if let (None, Some(cluster)) = (node.local.cluster, node.config.joins) {
             node.belong_to(cluster);
@@ -355,6 +361,7 @@ impl Node {
             Input::Resolved { name, result } => self.roster.on_resolved(now, &name, result),
             Input::Persisted { write } => self.on_persisted(write),
             Input::SnapshotDone { id, done } => self.on_snapshot_done(id, done),
+            Input::HistoryKept { .. } | Input::HistoryRead { .. } => {}
             Input::DiskFailed { reason } => self.halt(format!("the disk failed: {reason}")),
             Input::DiskFull { reason } => self.on_disk_full(reason),
             Input::DiskFree => self.on_disk_free(),

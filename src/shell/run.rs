@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use rand::RngExt;
 use tokio::net::{TcpListener, UdpSocket};
+use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
@@ -28,7 +29,7 @@ use crate::shell::net::{self, Net, NetLimits};
 use crate::shell::world::{Client, End, QUEUE_LEN_MAX, Sources, TokioWorld};
 use crate::time::Now;
 
-/// The threads that move bytes and answer HTTP, beside the one that owns the node.
+/// The threads that answer HTTP and watch processes, beside the one that owns the node.
 const WORKER_THREADS: usize = 2;
 
 /// Runs a server or an agent until it is told to stop, or cannot go on.
@@ -36,20 +37,26 @@ const WORKER_THREADS: usize = 2;
 /// # Errors
 /// If something that it needs is not there: a port, a directory, a disk that works, undamaged data.
 pub fn run(config: AgentConfig) -> Result<(), ExitError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    let no_threads =
+        |error| ExitError::Environment(format!("the system gives no threads: {error}"));
+    let workers = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKER_THREADS)
+        .thread_name("cronclave-http")
         .enable_all()
         .build()
-        .map_err(|error| ExitError::Environment(format!("the system gives no threads: {error}")))?;
-    runtime.block_on(serve(config))
+        .map_err(no_threads)?;
+    // The sessions with the peers are on the node's own thread: handing each frame over to another
+    // one would cost more than to read it.
+    let node = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    node.map_err(no_threads)?.block_on(serve(config, workers.handle()))
 }
 
-async fn serve(config: AgentConfig) -> Result<(), ExitError> {
+async fn serve(config: AgentConfig, workers: &Handle) -> Result<(), ExitError> {
     greet(&config);
     let mut signals = Signals::new()?;
     let mut known = Vec::new();
     loop {
-        match live(&config, signals, &known).await? {
+        match live(&config, workers, signals, &known).await? {
             Life::Over => return Ok(()),
             Life::Again(next, join) => (signals, known) = (next, join),
         }
@@ -66,10 +73,16 @@ enum Life {
 
 /// One life of a data directory, from its opening to its end. `known` are addresses where the
 /// others were found before, beside those that are configured.
-async fn live(config: &AgentConfig, signals: Signals, known: &[String]) -> Result<Life, ExitError> {
+async fn live(
+    config: &AgentConfig,
+    workers: &Handle,
+    signals: Signals,
+    known: &[String],
+) -> Result<Life, ExitError> {
     let sockets = Sockets::bind(config).await?;
     let mut data = DataDir::open(&config.data_dir, &config.node_name).map_err(data_error)?;
     let (recovered, files) = data.recover().map_err(data_error)?;
+    let counters = files.counters();
     let (disk_done, disk) = mpsc::channel(QUEUE_LEN_MAX);
     let (net_events, net) = mpsc::channel(QUEUE_LEN_MAX);
     let (exec_events, exec) = mpsc::channel(QUEUE_LEN_MAX);
@@ -88,9 +101,10 @@ async fn live(config: &AgentConfig, signals: Signals, known: &[String]) -> Resul
         false => None,
     };
     let links = Net::start(sockets.peers, sockets.gossip, net_events, NetLimits::default());
-    let executor = Executor::new(exec_events);
+    let executor = Executor::new(exec_events, workers.clone());
     let sources = Sources { disk, snapshots, net, exec, calls, control };
-    let mut world = TokioWorld::new(sources, links, writer, keeper, executor);
+    let count = Arc::clone(&counters);
+    let mut world = TokioWorld::new(sources, links, writer, keeper, executor, count);
     let node_config = node_config(config, &data, known);
     tracing::info!(
         node = %node_config.name,
@@ -106,13 +120,8 @@ async fn live(config: &AgentConfig, signals: Signals, known: &[String]) -> Resul
     drop(recovered);
     let (stop_http, stopped) = watch::channel(false);
     let server = sockets.http.map(|listener| {
-        let http = HttpConfig::new(config.node_name.clone());
-        let router = http::router(Client::new(calls_in), http);
-        let mut stopped = stopped;
-        tokio::spawn(http::serve(listener, router, async move {
-            // An error says that the other end is gone, which stops the listener too.
-            let _ = stopped.wait_for(|stopped| *stopped).await;
-        }))
+        let http = HttpConfig { counters, ..HttpConfig::new(config.node_name.clone()) };
+        workers.spawn(serve_http(listener, http::router(Client::new(calls_in), http), stopped))
     });
     let watcher = tokio::spawn(signals.watch(config.clone(), control_in));
     let end = drive(&mut node, &mut world, &mut data).await;
@@ -144,10 +153,26 @@ async fn live(config: &AgentConfig, signals: Signals, known: &[String]) -> Resul
     }
 }
 
+/// Answers clients until it is told to stop. On the workers, since `listener` is registered with
+/// the runtime that it is used on.
+async fn serve_http(
+    listener: std::net::TcpListener,
+    router: axum::Router,
+    mut stopped: watch::Receiver<bool>,
+) -> std::io::Result<()> {
+    let listener = TcpListener::from_std(listener)?;
+    let stop = async move {
+        // An error says that the other end is gone, which stops the listener too.
+        let _ = stopped.wait_for(|stopped| *stopped).await;
+    };
+    http::serve(listener, router, stop).await
+}
+
 /// The loop: one task owns the node.
 async fn drive(node: &mut Node, world: &mut TokioWorld, data: &mut DataDir) -> End {
     loop {
         let next = turn(node, world);
+        world.counters().node.turns.add(1);
         if let Some(end) = world.end() {
             return end.clone();
         }
@@ -264,7 +289,8 @@ fn node_config(config: &AgentConfig, data: &DataDir, known: &[String]) -> NodeCo
 struct Sockets {
     peers: TcpListener,
     gossip: UdpSocket,
-    http: Option<TcpListener>,
+    /// To be served on other threads than the rest.
+    http: Option<std::net::TcpListener>,
 }
 
 impl Sockets {
@@ -278,7 +304,7 @@ impl Sockets {
         let gossip = gossip.map_err(|e| taken("gossip (udp)", config.bind, e))?;
         let http = match config.server {
             true => {
-                let bound = net::listen(config.http_addr);
+                let bound = net::listen(config.http_addr).and_then(TcpListener::into_std);
                 Some(bound.map_err(|e| taken("HTTP (tcp)", config.http_addr, e))?)
             }
             false => None,

@@ -1,6 +1,7 @@
 //! Tokio's world around a node: channels in, effects out, two clocks.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, oneshot};
@@ -10,6 +11,7 @@ use crate::driver::World;
 use crate::id::{ClusterId, RequestId};
 use crate::node::io::{Event, Input, Output};
 use crate::node::request::{Reply, Request, RequestError};
+use crate::shell::counters::Counters;
 use crate::shell::disk::{Completion, Disk, SnapshotEvent, Snapshots};
 use crate::shell::exec::{ExecEvent, Executor};
 use crate::shell::http::Backend;
@@ -96,17 +98,19 @@ pub struct TokioWorld {
     exec: Executor,
     replies: BTreeMap<RequestId, oneshot::Sender<Reply>>,
     request_last: u64,
+    counters: Arc<Counters>,
     end: Option<End>,
 }
 
 impl TokioWorld {
-    /// A world of these parts. An agent has no snapshots.
+    /// A world of these parts, which counts in `counters`. An agent has no snapshots.
     pub fn new(
         sources: Sources,
         net: Net,
         disk: Disk,
         snapshots: Option<Snapshots>,
         exec: Executor,
+        counters: Arc<Counters>,
     ) -> Self {
         Self {
             started: Instant::now(),
@@ -118,8 +122,14 @@ impl TokioWorld {
             exec,
             replies: BTreeMap::new(),
             request_last: 0,
+            counters,
             end: None,
         }
+    }
+
+    /// What is counted.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     /// How the node ended, if it has.
@@ -175,6 +185,7 @@ impl TokioWorld {
 
     fn take_call(&mut self, (request, reply): Call) -> Input {
         self.request_last += 1;
+        self.counters.node.requests.add(1);
         let id = RequestId(self.request_last);
         self.replies.insert(id, reply);
         Input::Request { id, request }
@@ -211,7 +222,9 @@ impl World for TokioWorld {
     }
 
     fn next_input(&mut self) -> Option<Input> {
-        self.ready.pop_front().or_else(|| self.receive())
+        let input = self.ready.pop_front().or_else(|| self.receive());
+        self.counters.node.inputs.add(u64::from(input.is_some()));
+        input
     }
 
     fn perform(&mut self, output: Output) {
@@ -222,6 +235,7 @@ impl World for TokioWorld {
             Output::Datagram { to, payload } => self.net.datagram(to, payload),
             Output::Resolve { name } => self.net.resolve(name),
             Output::Persist { write, records } => {
+                self.counters.log.count_group(&records);
                 let submitted = self.disk.as_ref().map(|disk| disk.submit(write, records));
                 if let Some(Err(error)) = submitted {
                     self.ready.push_back(Input::DiskFailed { reason: error.to_string() });
@@ -233,6 +247,7 @@ impl World for TokioWorld {
                     self.ready.push_back(Input::DiskFailed { reason: error.to_string() });
                 }
             }
+            Output::History { .. } | Output::ReadHistory { .. } => {}
             Output::Launch(spec) => self.exec.launch(spec),
             Output::Kill { execution, reason } => self.exec.kill(execution, reason),
             Output::Reply { id, reply } => {

@@ -471,7 +471,7 @@ pub(crate) fn wait_for_phase(tenth: u128) {
 }
 
 /// The two middle numbers of a network in 127.0.0.0/8 where nobody listens.
-fn free_net() -> [u8; 2] {
+pub(crate) fn free_net() -> [u8; 2] {
     static DRAWN: AtomicU32 = AtomicU32::new(0);
     let wanted = |_| {
         // Golden-ratio steps from the process id: runs side by side start far from each other.

@@ -4,6 +4,7 @@
 
 mod cluster;
 mod demo;
+mod disks;
 mod forming;
 mod kills;
 mod lives;
@@ -12,5 +13,6 @@ mod nodes;
 mod pauses;
 mod quorum;
 mod refusals;
+mod small_disk;
 mod stopping;
 mod sudden;

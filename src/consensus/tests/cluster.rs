@@ -222,7 +222,7 @@ fn a_server_joins_learns_and_votes_and_another_leaves() {
         w.log.contains(&(leader, Note::Change(change.clone(), Ok(())))).then_some(())
     });
     let status = world.status(leader);
-    assert_eq!((status.voters, status.is_joint), (voters, false));
+    assert_eq!((&*status.voters, status.is_joint), (&voters, false));
     assert!(status.learners.is_empty());
     world.commit(leader, 2, b"y");
     world.assert_no_trouble();

@@ -211,7 +211,7 @@ fn leadership_is_not_handed_to_a_server_in_doubt() {
     world.start(a);
     world.run_for(Duration::from_millis(500));
     assert!(is_in_doubt(&world, a));
-    assert_eq!(world.engine(leader).is_in_doubt(a), true);
+    assert!(world.engine(leader).is_in_doubt(a));
     let refused = world.engine(leader).transfer(a);
     assert!(matches!(refused, Err(TransferError::InDoubt | TransferError::NotReachable)));
     world.mute.clear();

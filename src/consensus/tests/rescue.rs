@@ -50,7 +50,7 @@ fn a_survivor_leads_alone_with_all_that_its_log_held_and_others_join_it() {
         wanted.push(Bytes::from_static(b"refound"));
         world.until("all to be applied", |w| (texts(w, left).len() == 11).then_some(()));
         assert_eq!(texts(&world, left), wanted);
-        assert_eq!(world.status(left).voters, BTreeSet::from([left]));
+        assert_eq!(*world.status(left).voters, BTreeSet::from([left]));
         assert!(world.status(left).term > before.term.unwrap());
 
         for fresh in [7, 8] {
@@ -65,7 +65,7 @@ fn a_survivor_leads_alone_with_all_that_its_log_held_and_others_join_it() {
         world.touch(left);
         world.until("three voters", |w| {
             let status = w.status(left);
-            (status.voters == voters && status.is_settled && !status.is_joint).then_some(())
+            (*status.voters == voters && status.is_settled && !status.is_joint).then_some(())
         });
         world.kill(left);
         let next = world.await_leader();

@@ -210,6 +210,7 @@ impl Bench {
             Output::Close { session } => self.sessions.retain(|_, open| *open != session),
             Output::Datagram { payload, .. } => keep(&mut self.datagrams, payload),
             Output::Resolve { .. } | Output::Kill { .. } => {}
+            Output::History { .. } | Output::ReadHistory { .. } => {}
             Output::Persist { write, records } => self.writes.push_back((write, records)),
             Output::Snapshot { id, task } => self.tasks.push_back((id, task)),
             Output::Launch(spec) => keep(&mut self.launched, spec.execution),

@@ -212,8 +212,8 @@ impl DataDir {
     /// called once, before anything is written.
     ///
     /// # Errors
-    /// If the log is damaged or of a newer version: nothing in the directory was changed then. Or if
-    /// it cannot be read or repaired.
+    /// If the log is damaged or of a newer version, and then nothing in the directory was changed;
+    /// or if it cannot be read or repaired.
     pub fn recover(&self) -> Result<(Recovered, LogFiles), DataDirError> {
         let (log_dir, snapshot_dir) = (self.path.join(LOG_DIR), self.path.join(SNAPSHOT_DIR));
         let segments = files::read_segments(&log_dir).map_err(DataDirError::Io)?;

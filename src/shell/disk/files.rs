@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use crate::codec::log::{LogWriter, SegmentNumber, Step};
 use crate::codec::record::Record;
+use crate::shell::counters::Counters;
 
 /// What a file is called while it is not whole.
 pub(super) const TEMPORARY: &str = "tmp";
@@ -24,13 +25,19 @@ pub struct LogFiles {
     writer: LogWriter,
     /// The segment that was written last.
     open: Option<(SegmentNumber, File)>,
+    counters: Arc<Counters>,
     /// Held as long as anything may be written.
     _lock: Arc<File>,
 }
 
 impl LogFiles {
     pub(super) fn new(log_dir: PathBuf, writer: LogWriter, lock: Arc<File>) -> Self {
-        Self { log_dir, writer, open: None, _lock: lock }
+        Self { log_dir, writer, open: None, counters: Arc::default(), _lock: lock }
+    }
+
+    /// What is counted while they are written. The rest of the node may count in it too.
+    pub fn counters(&self) -> Arc<Counters> {
+        Arc::clone(&self.counters)
     }
 
     /// Makes `batch` durable.
@@ -52,10 +59,14 @@ impl LogFiles {
             match step {
                 Step::Create { segment, header } => self.create(segment, &header)?,
                 Step::Append { segment, bytes } => {
+                    self.counters.log.bytes.add(bytes.len() as u64);
                     self.on_file(segment, |mut file| file.write_all(&bytes))?;
                 }
                 Step::Cut { segment, len } => self.on_file(segment, |file| file.set_len(len))?,
-                Step::Sync { segment } => self.on_file(segment, File::sync_data)?,
+                Step::Sync { segment } => {
+                    self.on_file(segment, File::sync_data)?;
+                    self.counters.log.syncs.add(1);
+                }
                 Step::SyncDir => sync_dir(&self.log_dir)?,
                 Step::Remove { segment } => {
                     remove_if_there(&file_path(&self.log_dir, segment.0, SEGMENT))?;

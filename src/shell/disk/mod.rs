@@ -34,7 +34,7 @@ mod writer;
 pub use self::data_dir::{DataDir, DataDirError, ExitClass};
 pub use self::files::LogFiles;
 pub use self::snapshot_files::{Blocks, SnapshotFiles};
-pub use self::snapshots::{Export, History, PutBlock, SnapshotEvent, Snapshots, SnapshotsStopped};
+pub use self::snapshots::{History, PutBlock, SnapshotEvent, Snapshots, SnapshotsStopped};
 pub use self::writer::{Completion, Disk, DiskStopped};
 
 #[cfg(test)]

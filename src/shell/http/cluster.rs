@@ -28,6 +28,11 @@ pub(super) async fn health<B: Backend>(asked: Asked<B>) -> Result<Response, ApiE
     Ok(asked.answer(StatusCode::OK, &BTreeMap::from([("status", "healthy")])))
 }
 
+/// `GET /debug/vars`: what this server has counted since it started, as Go programs show it.
+pub(super) async fn vars<B: Backend>(asked: Asked<B>) -> Response {
+    asked.answer(StatusCode::OK, &*asked.api.config.counters)
+}
+
 /// `GET /v1`: this node.
 pub(super) async fn root<B: Backend>(asked: Asked<B>) -> Result<Response, ApiError> {
     let until = Asked::<B>::deadline();

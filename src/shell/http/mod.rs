@@ -19,6 +19,7 @@
 //! | `POST /v1/jobs/:job/toggle` | disable or enable it |
 //! | `GET /v1/jobs/:job/executions` | its rows; `output_size_limit`, order and page |
 //! | `GET /v1/jobs/:job/executions/:execution` | one row |
+//! | `GET /debug/vars` | [what this server has done](crate::shell::counters) since it started |
 //!
 //! Everywhere: `?pretty`, the header `X-Whom`, errors as JSON (`error`, `code`). Reads see every
 //! write acknowledged before them; `?stale` reads what this server has and says so in
@@ -69,6 +70,7 @@ use self::query::{Layout, Params};
 use crate::id::NodeName;
 use crate::jobs::command::Applied;
 use crate::node::request::{Consistency, Reply, Request, RequestError, View, Write};
+use crate::shell::counters::Counters;
 
 /// How long a call may take after its body has arrived. The node answers in
 /// [`REQUEST_TIMEOUT`](crate::node::request::REQUEST_TIMEOUT); this holds even if it does not.
@@ -103,12 +105,15 @@ pub struct HttpConfig {
     pub version: &'static str,
     /// The most bytes that a body may have; larger ones are refused with 413.
     pub body_len_max: usize,
+    /// What `GET /debug/vars` shows.
+    pub counters: Arc<Counters>,
 }
 
 impl HttpConfig {
     /// The limits of production for the node `node_name`.
     pub fn new(node_name: NodeName) -> Self {
-        Self { node_name, version: env!("CARGO_PKG_VERSION"), body_len_max: 1 << 20 }
+        let version = env!("CARGO_PKG_VERSION");
+        Self { node_name, version, body_len_max: 1 << 20, counters: Arc::default() }
     }
 }
 
@@ -117,6 +122,7 @@ pub fn router<B: Backend>(backend: B, config: HttpConfig) -> Router {
     let api = Api { backend, config: Arc::new(config) };
     Router::new()
         .route("/health", get(cluster::health::<B>))
+        .route("/debug/vars", get(cluster::vars::<B>))
         .route("/v1", get(cluster::root::<B>))
         .route("/v1/", get(cluster::root::<B>))
         .route("/v1/members", get(cluster::members::<B>))
