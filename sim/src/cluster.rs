@@ -14,6 +14,7 @@ use cronclave::dispatch::leader::Patience;
 use cronclave::id::{Boot, ClusterId, Incarnation, NodeName};
 use cronclave::membership::Profile;
 use cronclave::node::config::{NodeConfig, NodeRole};
+use cronclave::node::io::Event;
 use cronclave::node::request::{NodeStatus, Reply, Request};
 use cronclave::time::{Mono, Wall};
 use madsim::net::NetSim;
@@ -113,6 +114,16 @@ impl Cluster {
         let rng = &mut *self.shared.rng.borrow_mut();
         machine.disk.borrow_mut().crash(|unsynced| rng.random_range(0..=unsynced));
         machine.snapshots.borrow_mut().crash();
+    }
+
+    /// Whether a host's log was cut at a start, and nobody has settled what that may have cost.
+    pub fn is_in_doubt(&self, index: usize) -> bool {
+        let events = self.shared.events.borrow();
+        let mine = events.iter().filter(|happened| happened.host == index);
+        mine.fold(false, |before, happened| {
+            let is_settled = matches!(happened.event, Event::Settled { .. });
+            matches!(happened.event, Event::InDoubt(_)) || (before && !is_settled)
+        })
     }
 
     /// Boots a killed host again, on what its disk still holds.
@@ -274,12 +285,7 @@ fn host_name(index: usize) -> String {
     format!("host-{}", index + 1)
 }
 
-fn machine(
-    shape: &Shape,
-    log: LogBounds,
-    index: usize,
-    rng: &mut StdRng,
-) -> shared::Machine {
+fn machine(shape: &Shape, log: LogBounds, index: usize, rng: &mut StdRng) -> shared::Machine {
     let name = NodeName::new(host_name(index)).expect("a host's name is a node's name");
     let is_server = index < shape.servers;
     let expect = u32::try_from(shape.servers).expect("a simulation has few servers");

@@ -67,7 +67,8 @@ async fn run(seed: u64) {
     cluster.await_leader(FOUNDED_MAX).await;
     let begun = cluster.now();
     put_surely(&cluster, &job(TICK, "@every 1s")).await;
-    for (round, victim) in [Victim::Receiver, Victim::Sender, Victim::Nobody].into_iter().enumerate()
+    for (round, victim) in
+        [Victim::Receiver, Victim::Sender, Victim::Nobody].into_iter().enumerate()
     {
         let before = cluster.snapshots();
         let (leader, late) = lag(&cluster, round).await;

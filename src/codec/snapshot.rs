@@ -50,7 +50,8 @@ pub struct SnapshotFile {
     pub crc: u32,
 }
 
-/// Who made a snapshot.
+/// Who made a snapshot, for people. A cluster that was made anew from what was left of another goes
+/// on with its snapshots, so nothing is refused for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Origin {
     /// The cluster, or 0 if it was not known.
@@ -71,9 +72,6 @@ pub enum SnapshotDamage {
     /// It was written by a newer version.
     #[error("the snapshot has format {0}, this version knows only format {FORMAT}")]
     NewerFormat(u32),
-    /// It is that of another cluster.
-    #[error("the snapshot is that of cluster {0}")]
-    OtherCluster(ClusterId),
 }
 
 /// The first bytes of a snapshot file.
@@ -163,20 +161,6 @@ impl Header {
             return Err(SnapshotDamage::Unreadable);
         }
         Ok(header)
-    }
-
-    /// Refuses the snapshot of another cluster, if both are known.
-    ///
-    /// # Errors
-    /// [`SnapshotDamage::OtherCluster`].
-    pub fn check_cluster(&self, cluster: Option<ClusterId>) -> Result<(), SnapshotDamage> {
-        let found = self.origin.cluster;
-        match cluster {
-            Some(known) if found != ClusterId(0) && found != known => {
-                Err(SnapshotDamage::OtherCluster(found))
-            }
-            Some(_) | None => Ok(()),
-        }
     }
 
     fn body_len(&self) -> u64 {
@@ -410,13 +394,17 @@ mod tests {
     }
 
     /// Made apart from this program, from the description of the format. It must never change.
-    const GOLDEN: &[u8] = include_bytes!("../../tests/golden/v1/snapshots/00000000000000000007.snap");
+    const GOLDEN: &[u8] =
+        include_bytes!("../../tests/golden/v1/snapshots/00000000000000000007.snap");
 
     #[test]
     fn a_file_of_version_1_is_read_and_written() {
         let read = decode(GOLDEN).unwrap();
         assert_eq!(read.file, SnapshotFile { index: LogIndex(7), len: 139, crc: 0x91d8_cb1d });
-        assert_eq!((&read.meta[..], &read.data[..]), (&b"what it covers"[..], &b"the replicated state"[..]));
+        assert_eq!(
+            (&read.meta[..], &read.data[..]),
+            (&b"what it covers"[..], &b"the replicated state"[..])
+        );
         let header = Header::decode(GOLDEN).unwrap();
         assert_eq!((header.origin, header.history_upto), (ORIGIN, Some(LogIndex(9))));
         let rows = history(&Bytes::from_static(GOLDEN)).unwrap();
@@ -440,18 +428,13 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_snapshot_and_one_of_another_cluster_are_named_as_such() {
+    fn a_newer_snapshot_is_named_as_such() {
         let (_, file) = file();
         let mut newer = file.to_vec();
         newer[8] = 2;
         let check = crc32c::crc32c(&newer[..CHECK_AT]).to_le_bytes();
         newer[CHECK_AT..HEADER_LEN].copy_from_slice(&check);
         assert_eq!(decode(&newer), Err(SnapshotDamage::NewerFormat(2)));
-        let header = Header::decode(&file).unwrap();
-        assert_eq!(header.check_cluster(Some(ClusterId(5))), Ok(()));
-        assert_eq!(header.check_cluster(None), Ok(()));
-        let other = header.check_cluster(Some(ClusterId(6)));
-        assert_eq!(other, Err(SnapshotDamage::OtherCluster(ClusterId(5))));
     }
 
     #[test]

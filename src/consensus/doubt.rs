@@ -5,12 +5,13 @@
 //! help a candidate that lacks the entry: while in doubt it grants no vote, no pre-vote, takes no
 //! leadership over and does not campaign. The doubt is over when
 //!
-//! - it follows a leader, and its log holds what that leader has committed, an entry of the leader's
-//!   own term among it, and everything that the leader believes it to hold; or
-//! - every voter answers, and those not in doubt cannot elect a leader by themselves. Then nobody
-//!   can know better, and it votes again.
+//! - it follows a leader, and its log holds what that leader has committed, an entry of the
+//!   leader's own term among it, and everything that the leader believes it to hold; or
+//! - every voter answers, those not in doubt cannot elect a leader by themselves, and none of them
+//!   has a longer log than this server. Then nobody can know better. If one has, this server
+//!   stays in doubt, and votes for that one or whoever has as much.
 //!
-//! That it is over is durable before the first vote.
+//! That it is over is durable before it votes like any other.
 //!
 //! Appends are accepted while in doubt. What a server says with them is that its log agrees with
 //! the leader's up to here, durably, which is true whatever it lost before; what a vote says is
@@ -37,6 +38,20 @@ pub struct Standing {
     pub trust: Trust,
     /// The last membership in its log, committed or not.
     pub membership: Option<Voters>,
+    /// How far its log goes.
+    pub reach: Reach,
+}
+
+/// How far a log goes. Ordered as candidates are compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Reach {
+    /// It holds nothing.
+    #[default]
+    Empty,
+    /// This is its last entry.
+    Upto(Term, LogIndex),
+    /// It follows a leader, or leads, so it grows.
+    Growing,
 }
 
 /// Whether a server knows that its log holds all that it acknowledged.
@@ -88,6 +103,8 @@ pub(crate) struct Doubts {
     /// What the last heartbeat said: its vote, what the leader takes this server to hold, and what
     /// is committed.
     heartbeat: Option<(Vote, Option<LogId>, LogId)>,
+    /// Whether a vote was granted while in doubt.
+    has_voted: bool,
     /// The doubt of which the end is on its way to the disk.
     settling: Option<(Doubt, Settled)>,
 }
@@ -119,14 +136,21 @@ impl<M: Machine> Engine<M> {
             Some(_) => Trust::InDoubt,
             None => Trust::Sure,
         };
-        let Some(metrics) = self.metrics() else { return Standing { trust, membership: None } };
+        let reach = if self.status.leader.is_some() { Reach::Growing } else { self.reach() };
+        let Some(metrics) = self.metrics() else {
+            return Standing { trust, membership: None, reach };
+        };
         let stored = &metrics.membership_config;
         let membership = stored.log_id().as_ref().map(|id| Voters {
             term: super::types::term_of(id),
             index: super::types::index_of(id),
             halves: stored.membership().get_joint_config().clone(),
         });
-        Standing { trust, membership }
+        Standing { trust, membership, reach }
+    }
+
+    fn reach(&self) -> Reach {
+        reach_of(self.store.last())
     }
 
     /// A peer said how it stands. It holds until it says otherwise or its session ends.
@@ -159,10 +183,14 @@ impl<M: Machine> Engine<M> {
     }
 
     /// The answer to a request that must not be granted while in doubt.
-    pub(crate) fn refuse_in_doubt(&self, message: &Message) -> Option<Message> {
+    pub(crate) fn refuse_in_doubt(&mut self, message: &Message) -> Option<Message> {
         self.store.doubt()?;
         match message {
-            Message::Vote { rpc, ballot: Ballot::Pre | Ballot::Binding, .. } => {
+            Message::Vote { ballot, last, .. } if self.may_vote_for(*last) => {
+                self.doubts.has_voted |= *ballot == Ballot::Binding;
+                None
+            }
+            Message::Vote { rpc, .. } => {
                 let vote = self.store.vote().unwrap_or_else(|| Vote::new(0, self.config.id));
                 let last = self.store.last();
                 Some(Message::VoteReply { rpc: *rpc, vote, granted: false, last })
@@ -187,6 +215,12 @@ impl<M: Machine> Engine<M> {
         }
     }
 
+    /// Whether a server in doubt may vote for a candidate whose log ends with `last`.
+    fn may_vote_for(&self, last: Option<LogId>) -> bool {
+        let least = outlook(self.config.id, &self.standing(), &self.doubts.peers);
+        least.is_ok_and(|least| reach_of(last) >= least)
+    }
+
     /// Ends the doubt if it can be ended. The host must be entered.
     pub(crate) fn weigh_doubt(&mut self) {
         let Some(doubt) = self.store.doubt() else {
@@ -201,9 +235,9 @@ impl<M: Machine> Engine<M> {
         if self.doubts.settling.is_some() {
             return;
         }
-        let how = if self.is_caught_up() {
+        let how = if self.is_caught_up() && !self.doubts.has_voted {
             Settled::ByLeader
-        } else if outlook(self.config.id, &self.standing(), &self.doubts.peers).is_ok() {
+        } else if self.is_caught_up() || self.may_vote_for(self.store.last()) {
             Settled::WithoutQuorum
         } else {
             return;
@@ -232,9 +266,19 @@ impl<M: Machine> Engine<M> {
     }
 }
 
-/// Whether no leader can be elected without servers in doubt, of which `me` is one; else what it
-/// has to wait for.
-fn outlook(me: NodeId, own: &Standing, peers: &BTreeMap<NodeId, Standing>) -> Result<(), Waiting> {
+fn reach_of(last: Option<LogId>) -> Reach {
+    last.map_or(Reach::Empty, |last| {
+        Reach::Upto(super::types::term_of(&last), super::types::index_of(&last))
+    })
+}
+
+/// Whether no leader can be elected without servers in doubt, of which `me` is one; then, what a
+/// leader has to hold at least. Else what it has to wait for.
+fn outlook(
+    me: NodeId,
+    own: &Standing,
+    peers: &BTreeMap<NodeId, Standing>,
+) -> Result<Reach, Waiting> {
     // What this server has lost may include the last change of who votes.
     let known = peers.values().chain([own]).filter_map(|standing| standing.membership.as_ref());
     let latest = known.filter(|known| known.halves.iter().all(|half| !half.is_empty())).max();
@@ -260,7 +304,14 @@ fn outlook(me: NodeId, own: &Standing, peers: &BTreeMap<NodeId, Standing>) -> Re
         membership.is_some_and(|known| known.halves.iter().any(|half| half.contains(id)))
     };
     let someone_stands = voters.iter().filter(is_sure).any(can_stand);
-    if halves.iter().all(is_quorum) && someone_stands { Err(Waiting::Election) } else { Ok(()) }
+    let reaches = voters.iter().filter(is_sure).filter_map(|id| Some(peers.get(id)?.reach));
+    match reaches.max().unwrap_or_default() {
+        Reach::Growing => Err(Waiting::Leader),
+        Reach::Empty | Reach::Upto(..) if halves.iter().all(is_quorum) && someone_stands => {
+            Err(Waiting::Election)
+        }
+        least @ (Reach::Empty | Reach::Upto(..)) => Ok(least),
+    }
 }
 
 #[cfg(test)]
@@ -272,21 +323,23 @@ mod tests {
         let halves: Vec<BTreeSet<NodeId>> = voters.iter().map(half).collect();
         let index = LogIndex(halves.iter().map(|half| half.len() as u64).sum());
         let membership = (!halves.is_empty()).then_some(Voters { term: Term(1), index, halves });
-        Standing { trust, membership }
+        Standing { trust, membership, reach: Reach::Empty }
     }
 
-    fn look(own: &[&[u64]], peers: &[(u64, Trust, &[&[u64]])]) -> Result<(), Waiting> {
+    fn look(own: &[&[u64]], peers: &[(u64, Trust, &[&[u64]])]) -> Result<Reach, Waiting> {
         let peers = peers.iter().map(|(id, trust, voters)| (NodeId(*id), standing(*trust, voters)));
         outlook(NodeId(1), &standing(InDoubt, own), &peers.collect())
     }
 
     use Trust::{InDoubt, Sure};
 
+    const ANY: Result<Reach, Waiting> = Ok(Reach::Empty);
+
     const ABC: &[&[u64]] = &[&[1, 2, 3]];
 
     #[test]
     fn a_single_voter_waits_for_nobody() {
-        assert_eq!(look(&[&[1]], &[]), Ok(()));
+        assert_eq!(look(&[&[1]], &[]), ANY);
     }
 
     #[test]
@@ -298,7 +351,7 @@ mod tests {
     #[test]
     fn a_quorum_without_doubt_elects_first() {
         assert_eq!(look(ABC, &[(2, Sure, ABC), (3, Sure, ABC)]), Err(Waiting::Election));
-        assert_eq!(look(ABC, &[(2, Sure, ABC), (3, InDoubt, ABC)]), Ok(()));
+        assert_eq!(look(ABC, &[(2, Sure, ABC), (3, InDoubt, ABC)]), ANY);
     }
 
     #[test]
@@ -309,7 +362,7 @@ mod tests {
             look(joint, &[b, c, (4, Sure, joint), (5, Sure, joint)]),
             Err(Waiting::Election)
         );
-        assert_eq!(look(joint, &[b, c, (4, Sure, joint), (5, InDoubt, joint)]), Ok(()));
+        assert_eq!(look(joint, &[b, c, (4, Sure, joint), (5, InDoubt, joint)]), ANY);
     }
 
     #[test]
@@ -322,8 +375,22 @@ mod tests {
 
     #[test]
     fn those_who_never_had_an_entry_elect_nobody() {
-        assert_eq!(look(ABC, &[(2, Sure, &[]), (3, Sure, &[])]), Ok(()));
+        assert_eq!(look(ABC, &[(2, Sure, &[]), (3, Sure, &[])]), ANY);
         assert_eq!(look(ABC, &[(2, Sure, &[]), (3, Sure, ABC)]), Err(Waiting::Election));
         assert_eq!(look(&[], &[(2, Sure, &[])]), Err(Waiting::Leader));
+    }
+
+    #[test]
+    fn the_longest_log_without_doubt_is_the_least_that_a_leader_has_to_hold() {
+        let with = |trust, reach| Standing { reach, ..standing(trust, ABC) };
+        let look = |b, c| {
+            let peers = BTreeMap::from([(NodeId(2), b), (NodeId(3), c)]);
+            outlook(NodeId(1), &standing(InDoubt, ABC), &peers)
+        };
+        let (short, long) = (Reach::Upto(Term(2), LogIndex(9)), Reach::Upto(Term(3), LogIndex(4)));
+        assert_eq!(look(with(Sure, short), with(InDoubt, long)), Ok(short));
+        assert_eq!(look(with(Sure, short), with(Sure, long)), Err(Waiting::Election));
+        assert_eq!(look(with(Sure, Reach::Growing), with(InDoubt, long)), Err(Waiting::Leader));
+        assert!(Reach::Empty < short && short < long && long < Reach::Growing);
     }
 }

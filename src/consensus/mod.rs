@@ -43,13 +43,13 @@ mod store;
 pub(crate) mod types;
 mod upkeep;
 
-pub use doubt::{Settled, Standing, Trust, Voters, Waiting};
+pub use doubt::{Reach, Settled, Standing, Trust, Voters, Waiting};
 pub use effect::{Change, ChangeError, Effect, NotLeader, ProposeError, TransferError};
 pub use engine::{BootError, Engine, EngineConfig, LogBounds};
 pub use machine::Machine;
 pub use message::{Appended, Ballot, Lane, Message, RpcId, TransferRefused};
 pub use peers::Inadmissible;
-pub use rescue::{Position, RescueError, Survey, rescue, survey};
+pub use rescue::{Described, Position, RescueError, Survey, describe, rescue, survey};
 pub use snapshots::{Restore, SnapshotDone, SnapshotSource, SnapshotTask, TaskId};
 pub use status::{Follower, Role, Status};
 pub use types::{Entry, LogId, Payload, Peer, SnapshotMeta, Vote};

@@ -581,7 +581,7 @@ where
                     let inner = lock(&net.inner);
                     (inner.matched.get(&peer).copied(), inner.reverting.contains(&peer))
                 };
-                // A heartbeat names only what the follower has confirmed, in this session or before.
+                // A heartbeat names only what the follower has confirmed, lately or long ago.
                 let may_conflict = self.link.kind == Kind::Log || is_reverting;
                 match request.prev {
                     Some(prev) if may_conflict && !is_known(known, request.vote, prev) => {

@@ -147,6 +147,43 @@ pub fn rescue(
     Ok(records)
 }
 
+/// What an entry holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Described {
+    /// A command of whoever uses the engine.
+    Command(Payload),
+    /// An entry of Raft's own, in words.
+    Other(String),
+}
+
+/// What the entry with this body holds.
+///
+/// # Errors
+/// If it is none.
+pub fn describe(body: &[u8]) -> Result<Described, DecodeError> {
+    let entry: Entry = decode("log entry", body)?;
+    Ok(match entry.payload {
+        EntryPayload::Normal(payload) => Described::Command(payload),
+        EntryPayload::Blank => Described::Other("a leader's first entry".to_owned()),
+        EntryPayload::Membership(membership) => {
+            let named = |id: &NodeId| {
+                let name = membership.get_node(id).map(|peer| peer.name.clone());
+                name.filter(|name| !name.is_empty()).unwrap_or_else(|| id.to_string())
+            };
+            let half =
+                |ids: &BTreeSet<NodeId>| ids.iter().map(named).collect::<Vec<_>>().join(", ");
+            let halves: Vec<String> = membership.get_joint_config().iter().map(half).collect();
+            let learners: Vec<String> = membership.learner_ids().map(|id| named(&id)).collect();
+            let mut text = format!("voters: {}", halves.join(" and "));
+            if !learners.is_empty() {
+                text.push_str("; learners: ");
+                text.push_str(&learners.join(", "));
+            }
+            Described::Other(text)
+        }
+    })
+}
+
 /// What the log holds, for a new one. Where the snapshot is ahead of the log, as after a crash
 /// between the two, the log begins behind it.
 fn base(recovered: &Recovered, snapshot: Option<Position>) -> Result<Vec<Record>, DecodeError> {

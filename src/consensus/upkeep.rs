@@ -128,7 +128,8 @@ impl<M: Machine> Engine<M> {
         let bound = self.config.log.snapshot_after_bytes.max(current.map_or(0, |file| file.len));
         // A snapshot larger than that must not let the log grow up to its bound.
         let bound = bound.min(self.config.log.bytes_max / 2);
-        let is_grown = self.store.bytes_above(covered) > bound && Some(index_of(&applied)) > covered;
+        let is_grown =
+            self.store.bytes_above(covered) > bound && Some(index_of(&applied)) > covered;
         // Whatever is wrong with the current one on disk, the next one is written anew.
         let is_suspect = self.net.take_suspect().is_some_and(|file| current == Some(file));
         let is_rewritten = is_suspect && self.now >= self.upkeep.next_rewrite;

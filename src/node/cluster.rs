@@ -129,8 +129,8 @@ impl Node {
         }
     }
 
-    /// A server of this cluster has seen a later boot of this node: what the disk holds is older than
-    /// what this node has promised. It must not go on with it, and begins a new life.
+    /// A server of this cluster has seen a later boot of this node: what the disk holds is older
+    /// than what this node has promised. It must not go on with it, and begins a new life.
     fn on_set_back(&mut self, by: &NodeName, seen: Boot) {
         let Some(cluster) = self.local.cluster else { return };
         // One that stops has nothing more to say.
@@ -143,8 +143,8 @@ impl Node {
         }
         let boot = self.config.boot;
         let reason = format!(
-            "the data directory was put back from an older image: this is boot {boot}, and {by} has \
-             seen boot {seen}"
+            "the data directory was put back from an older image: this is boot {boot}, and {by} \
+             has seen boot {seen}"
         );
         let known = self.links.peers().map(|(_, peer)| peer.hello.gossip_addr.clone());
         let known = known.chain(self.roster.members().map(|member| member.gossip.to_string()));
@@ -190,6 +190,12 @@ impl Node {
             Message::ReadIndexIs { id, index } => self.on_read_index_is(from, id, index),
             Message::Leave => self.on_leave_wish(from),
             Message::Removed => self.on_removed(from),
+            Message::Standing(standing) => {
+                self.links.note_standing(from, standing.clone());
+                if let Some(engine) = &mut self.engine {
+                    engine.on_standing(from, standing);
+                }
+            }
         }
     }
 

@@ -26,6 +26,8 @@ impl Node {
             != (&status.voters, &status.learners, status.role, status.leader)
             || self.raft.term != status.term;
         let progressed = self.raft.applied != status.applied;
+        let reshaped = (self.raft.is_joint, self.raft.is_settled, self.raft.doubt)
+            != (status.is_joint, status.is_settled, status.doubt);
         let before = std::mem::replace(&mut self.raft, status);
         if changed {
             self.on_status(&before);
@@ -34,7 +36,10 @@ impl Node {
             self.look_again();
         }
         self.settle_founding();
-        self.tell_standing();
+        let is_unsure = self.raft.leader.is_none() || self.raft.doubt.is_some();
+        if changed || reshaped || is_unsure {
+            self.tell_standing();
+        }
         let mut acted = changed || progressed;
         while let Some(effect) = self.engine.as_mut().and_then(Engine::poll_effect) {
             acted = true;
@@ -139,9 +144,7 @@ impl Node {
     /// Peers are told how this server stands as soon as that changes.
     fn tell_standing(&mut self) {
         let Some(standing) = self.engine.as_ref().map(Engine::standing) else { return };
-        if self.links.me().standing != standing {
-            self.links.update_me(|me| me.standing = standing);
-        }
+        self.links.tell_standing(standing);
     }
 
     pub(super) fn on_persisted(&mut self, write: WriteId) {

@@ -325,9 +325,9 @@ impl fmt::Display for Event {
             Self::NoLeader(missing) => write!(f, "no leader: {missing}"),
             Self::InDoubt(Doubt { next, segment, offset, len }) => write!(
                 f,
-                "the log was cut by {len} bytes at byte {offset} of segment {segment}, half written \
-                 at a crash: entries from {next} on may be missing here, so this server does not \
-                 vote until a leader has confirmed its log"
+                "the log was cut by {len} bytes at byte {offset} of segment {segment}, half \
+                 written at a crash: entries from {next} on may be missing here, so this server \
+                 does not vote until a leader has confirmed its log"
             ),
             Self::Settled { how: Settled::ByLeader, .. } => {
                 write!(f, "the log agrees with the leader's again, and this server votes")
@@ -337,8 +337,8 @@ impl fmt::Display for Event {
                 write!(
                     f,
                     "this server votes again although its log was cut: all voters answer, and \
-                     those whose logs are whole are no quorum. Entries from {next} on that stood in \
-                     the {len} bytes from byte {offset} of segment {segment} are lost, unless \
+                     those whose logs are whole are no quorum. Entries from {next} on that stood \
+                     in the {len} bytes from byte {offset} of segment {segment} are lost, unless \
                      another server has them"
                 )
             }

@@ -23,6 +23,7 @@ use super::io::{DialId, Output};
 use super::message::{Envelope, Hello, Message};
 use crate::codec::frame::{FRAME_LEN_MAX, Lane};
 use crate::codec::{decode, encode};
+use crate::consensus::Standing;
 use crate::id::{Boot, NodeId, NodeName, SessionId};
 use crate::time::{Mono, Now, Wall};
 
@@ -179,7 +180,30 @@ impl Links {
         }
     }
 
-    /// Rises with every change of what this node or a peer says of itself, and of the sessions.
+    /// Says to the servers how this one stands, if that has changed.
+    pub(super) fn tell_standing(&mut self, standing: Standing) {
+        if self.me.standing == standing {
+            return;
+        }
+        self.me.standing = standing.clone();
+        // Who has not said who it is may be a server, and was told how this one stood before.
+        let is_agent = |id: NodeId| self.peers.get(&id).is_some_and(|peer| !peer.hello.server);
+        let open = self.sessions.iter().filter(|(_, entry)| !entry.peer.is_some_and(is_agent));
+        let open: Vec<SessionId> = open.map(|(&session, _)| session).collect();
+        for session in open {
+            self.say(session, Lane::Control, Message::Standing(standing.clone()));
+        }
+    }
+
+    /// A peer said how it stands.
+    pub(super) fn note_standing(&mut self, id: NodeId, standing: Standing) {
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.hello.standing = standing;
+        }
+    }
+
+    /// Rises with every change of what this node or a peer says of itself, but for how it stands in
+    /// Raft, and with every change of the sessions.
     pub(super) fn version(&self) -> u64 {
         self.version
     }
@@ -581,3 +605,6 @@ fn frames(wall: Wall, messages: Vec<Message>) -> Vec<bytes::Bytes> {
     halves.extend(frames(wall, rest));
     halves
 }
+
+#[cfg(test)]
+mod tests;

@@ -70,6 +70,8 @@ pub enum Message {
     Leave,
     /// The sender, the leader, has removed the receiver.
     Removed,
+    /// How the sender stands in Raft has changed. Only between servers.
+    Standing(Standing),
     /// The receiver is not heard, and the session ends: the sender has seen this boot of it, or a
     /// later one, in another life and at the same address. So its disk was set back.
     SetBack {
@@ -112,7 +114,7 @@ pub struct Hello {
     pub expect: u32,
     /// Whether it holds no log, no vote and no pledge to a set of others.
     pub virgin: bool,
-    /// How it stands in Raft.
+    /// How it stands in Raft, at the start of the session; [`Message::Standing`] says what changes.
     pub standing: Standing,
     /// Its gossip address, `ip:port`.
     pub gossip_addr: String,

@@ -1,5 +1,5 @@
 //! A node's data directory without the node: what its records say ([`survey`]), and the logs with
-//! which an operator's repair has it go on ([`refound`], [`rehome`], [`rejoin`]).
+//! which an operator's repair has it go on ([`refound`], [`rehome`]).
 //!
 //! All of it is worked out from what was read and gives the records of a whole new log; whoever
 //! owns the files writes them. Nothing here decides *whether* to do it: that is the operator's.
@@ -7,15 +7,13 @@
 //! **Invariants**
 //! - A log that is founded again belongs to a cluster of another id, in the replicated state as in
 //!   the node's own facts: the servers that were given up can never speak to it again.
-//! - A log that a lost one is replaced by holds no vote and no entry, and the cluster that it may
-//!   join, so its server can neither found a cluster nor join another.
 
 use bytes::Bytes;
 
 use super::local::{Local, LocalFact};
 use crate::codec::record::{Record, Recovered};
-use crate::codec::{DecodeError, encode};
-use crate::consensus;
+use crate::codec::{DecodeError, decode, encode};
+use crate::consensus::{self, Described};
 use crate::id::{ClusterId, NodeId};
 use crate::jobs::command::{Command, Stamped};
 use crate::time::Wall;
@@ -79,10 +77,35 @@ pub fn rehome(recovered: &Recovered, cluster: ClusterId) -> Vec<Record> {
     facts.chain([belongs_to(cluster)]).collect()
 }
 
-/// The log of a new node that may join `cluster` and no other, and found none. If no cluster is
-/// known, it is empty.
-pub fn rejoin(cluster: Option<ClusterId>) -> Vec<Record> {
-    cluster.map(belongs_to).into_iter().collect()
+/// What an entry of the log says, in a few words for people.
+pub fn describe(body: &[u8]) -> String {
+    let payload = match consensus::describe(body) {
+        Ok(Described::Command(payload)) => payload,
+        Ok(Described::Other(text)) => return text,
+        Err(error) => return error.to_string(),
+    };
+    let command = match decode::<Stamped>("log entry", &payload.0) {
+        Ok(entry) => entry.command,
+        Err(error) => return error.to_string(),
+    };
+    match command {
+        Command::Found { cluster } => format!("found cluster {cluster}"),
+        Command::Admit { name, id, boot, .. } => format!("admit {name} ({id}), boot {boot}"),
+        Command::Settings { timezone } => format!("set the time zone to {timezone:?}"),
+        Command::PutJob { spec, .. } => format!("put job {}", spec.name),
+        Command::DeleteJob { name } => format!("delete job {name}"),
+        Command::ToggleJob { name, .. } => format!("toggle job {name}"),
+        Command::Claim(claims) => {
+            let jobs: Vec<&str> = claims.iter().take(3).map(|claim| claim.job.as_str()).collect();
+            let more = if claims.len() > 3 { ", ..." } else { "" };
+            format!("claim {}{more}", jobs.join(", "))
+        }
+        Command::Started { execution, .. } => format!("execution {execution} started"),
+        Command::Finished { execution, result } => {
+            format!("execution {execution} {:?}", result.outcome).to_lowercase()
+        }
+        Command::Refound { cluster } => format!("go on as cluster {cluster}"),
+    }
 }
 
 fn belongs_to(cluster: ClusterId) -> Record {
@@ -240,18 +263,6 @@ mod tests {
         let written = again.ask(zone("Europe/Rome"));
         assert!(matches!(written, Reply::Written(_)), "{written:?}");
         assert_eq!(survey(&again.disk).unwrap().cluster, Some(new));
-    }
-
-    #[test]
-    fn a_server_that_has_lost_its_log_founds_nothing() {
-        let disk = disk_of(rejoin(Some(ClusterId(5))));
-        let found = survey(&disk).unwrap();
-        assert_eq!((found.cluster, found.has_no_raft()), (Some(ClusterId(5)), true));
-        let mut bench = Bench::boot(1, 1, disk).unwrap();
-        bench.run_for(5);
-        assert_eq!(bench.node.cluster(), Some(ClusterId(5)));
-        assert_eq!(bench.disk.vote, None);
-        assert_eq!(rejoin(None), Vec::new());
     }
 
     #[test]

@@ -10,23 +10,28 @@ use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
+use crate::codec::record::{Recovered, Snapshot};
 use crate::dispatch::leader::Patience;
 use crate::driver::{Turn, turn};
-use crate::id::LogIndex;
+use crate::jobs::history::change::Limits;
+use crate::jobs::history::store::Store;
 use crate::membership::Profile;
 use crate::membership::autopilot::GRACE_DEFAULT;
 use crate::node::config::{NodeConfig, NodeRole};
 use crate::node::io::Input;
+use crate::node::rescue::Position;
 use crate::node::{BootError, Node};
+use crate::shell::archive::{self, Archive, ArchiveEvent};
 use crate::shell::config::{AgentConfig, GossipProfile, Mode};
+use crate::shell::disk::recover_by_peers_file;
 use crate::shell::disk::{
-    Blocks, DataDir, DataDirError, Disk, ExitClass, History, PutBlock, SnapshotEvent, Snapshots,
+    Completion, DataDir, DataDirError, Disk, ExitClass, LogFiles, SnapshotEvent, Snapshots,
 };
 use crate::shell::exec::Executor;
 use crate::shell::exit::ExitError;
 use crate::shell::http::{self, HttpConfig};
 use crate::shell::net::{self, Net, NetLimits};
-use crate::shell::world::{Client, End, QUEUE_LEN_MAX, Sources, TokioWorld};
+use crate::shell::world::{Client, End, Keeper, QUEUE_LEN_MAX, Sources, TokioWorld};
 use crate::time::Now;
 
 /// The threads that answer HTTP and watch processes, beside the one that owns the node.
@@ -80,6 +85,7 @@ async fn live(
     known: &[String],
 ) -> Result<Life, ExitError> {
     let sockets = Sockets::bind(config).await?;
+    recover_if_told(config)?;
     let mut data = DataDir::open(&config.data_dir, &config.node_name).map_err(data_error)?;
     let (recovered, files) = data.recover().map_err(data_error)?;
     let counters = files.counters();
@@ -88,23 +94,16 @@ async fn live(
     let (exec_events, exec) = mpsc::channel(QUEUE_LEN_MAX);
     let (calls_in, calls) = mpsc::channel(QUEUE_LEN_MAX);
     let (control_in, control) = mpsc::channel(16);
-    let done = Box::new(move |completion| {
-        // The node is gone: nobody waits for what becomes of the write.
-        let _ = disk_done.blocking_send(completion);
-    });
-    let writer = Disk::start(files, done).map_err(|error| {
-        ExitError::Environment(format!("the system gives no thread for the disk: {error}"))
-    })?;
+    let writer = start_disk(files, disk_done)?;
+    let (archive_events, archive) = mpsc::channel(QUEUE_LEN_MAX);
     let (snapshot_events, snapshots) = mpsc::channel(QUEUE_LEN_MAX);
-    let keeper = match config.server {
-        true => Some(start_snapshots(&data, snapshot_events)?),
-        false => None,
-    };
+    let start = || start_keeper(&data, &recovered, archive_events, snapshot_events);
+    let keeper = config.server.then(start).transpose()?;
     let links = Net::start(sockets.peers, sockets.gossip, net_events, NetLimits::default());
     let executor = Executor::new(exec_events, workers.clone());
-    let sources = Sources { disk, snapshots, net, exec, calls, control };
-    let count = Arc::clone(&counters);
-    let mut world = TokioWorld::new(sources, links, writer, keeper, executor, count);
+    let sources = Sources { disk, archive, snapshots, net, exec, calls, control };
+    let mut world =
+        TokioWorld::new(sources, links, writer, keeper, executor, Arc::clone(&counters));
     let node_config = node_config(config, &data, known);
     tracing::info!(
         node = %node_config.name,
@@ -123,6 +122,8 @@ async fn live(
         let http = HttpConfig { counters, ..HttpConfig::new(config.node_name.clone()) };
         workers.spawn(serve_http(listener, http::router(Client::new(calls_in), http), stopped))
     });
+    // For a life after this one. From here on they note what comes, so that nothing is missed.
+    let next = Signals::new()?;
     let watcher = tokio::spawn(signals.watch(config.clone(), control_in));
     let end = drive(&mut node, &mut world, &mut data).await;
     stop_http.send_replace(true);
@@ -132,8 +133,6 @@ async fn live(
         tracing::warn!(%error, "the HTTP listener failed");
     }
     world.close().await;
-    // Before the old ones go, so that no signal is missed.
-    let signals = Signals::new()?;
     watcher.abort();
     match end {
         End::Stopped => {
@@ -147,7 +146,7 @@ async fn live(
                 kept = %aside.display(),
                 "the node begins again as a new one, and gets its state from its peers"
             );
-            Ok(Life::Again(signals, join))
+            Ok(Life::Again(next, join))
         }
         End::Halted(reason) => Err(ExitError::Environment(format!("the node halts: {reason}"))),
     }
@@ -166,6 +165,83 @@ async fn serve_http(
         let _ = stopped.wait_for(|stopped| *stopped).await;
     };
     http::serve(listener, router, stop).await
+}
+
+fn start_disk(files: LogFiles, events: mpsc::Sender<Completion>) -> Result<Disk, ExitError> {
+    let report = Box::new(move |event| {
+        // The node is gone: nobody waits for what becomes of the write.
+        let _ = events.blocking_send(event);
+    });
+    Disk::start(files, report).map_err(|error| {
+        ExitError::Environment(format!("the system gives no thread for the disk: {error}"))
+    })
+}
+
+/// Starts what keeps the history and the snapshots of a server.
+fn start_keeper(
+    data: &DataDir,
+    recovered: &Recovered,
+    archive_events: mpsc::Sender<ArchiveEvent>,
+    snapshot_events: mpsc::Sender<SnapshotEvent>,
+) -> Result<Keeper, ExitError> {
+    let archive = start_archive(data, recovered, archive_events)?;
+    let report = Arc::new(move |event| {
+        // The node is gone: nobody waits for what becomes of the task.
+        let _ = snapshot_events.blocking_send(event);
+    });
+    let history = Arc::new(archive.snapshots());
+    let snapshots = Snapshots::start(data.snapshots(), history, report).map_err(|error| {
+        ExitError::Environment(format!("the system gives no thread for snapshots: {error}"))
+    })?;
+    Ok(Keeper { archive, snapshots })
+}
+
+fn start_archive(
+    data: &DataDir,
+    recovered: &Recovered,
+    events: mpsc::Sender<ArchiveEvent>,
+) -> Result<Archive, ExitError> {
+    let (mut store, space) = archive::open(data.path(), Limits::default()).map_err(|error| {
+        match error.exit_class() {
+            ExitClass::Environment => ExitError::Environment(error.to_string()),
+            ExitClass::Damaged => ExitError::Damaged(error.to_string()),
+        }
+    })?;
+    if let Some(snapshot) = &recovered.snapshot
+        && store.upto() < Some(snapshot.index())
+    {
+        take_history_of(data, snapshot, &mut store)?;
+    }
+    tracing::info!(rows = store.rows(), upto = ?store.upto(), "the history of executions");
+    let report = Box::new(move |event| {
+        // The node is gone: nobody waits for what becomes of the history.
+        let _ = events.blocking_send(event);
+    });
+    Archive::start(store, space, report).map_err(|error| {
+        ExitError::Environment(format!("the system gives no thread for the history: {error}"))
+    })
+}
+
+/// The history is behind the snapshot: the node died before it had put the history of a snapshot
+/// that came in in its place, or the history's file was moved away.
+fn take_history_of(
+    data: &DataDir,
+    snapshot: &Snapshot,
+    store: &mut Store,
+) -> Result<(), ExitError> {
+    let before = store.upto();
+    let blocks = data.history_of(snapshot.file).map_err(data_error)?;
+    let failed = |reason: String| {
+        let (dir, index) = (data.path().display(), snapshot.index());
+        ExitError::Damaged(format!(
+            "data-dir {dir}: the history cannot be made anew from the snapshot up to {index}: \
+             {reason}"
+        ))
+    };
+    let upto = blocks.upto().ok_or_else(|| failed("it holds none".to_owned()))?;
+    store.replace(upto, blocks).map_err(|error| failed(error.to_string()))?;
+    tracing::warn!(?before, %upto, "the history was behind the snapshot, and is made anew from it");
+    Ok(())
 }
 
 /// The loop: one task owns the node.
@@ -194,33 +270,6 @@ async fn drive(node: &mut Node, world: &mut TokioWorld, data: &mut DataDir) -> E
     }
 }
 
-/// The history of executions lies in the state, and is in no snapshot apart from that.
-#[derive(Debug)]
-struct HistoryInState;
-
-impl History for HistoryInState {
-    fn export(&self, _: LogIndex, _: PutBlock<'_>) -> std::io::Result<Option<LogIndex>> {
-        Ok(None)
-    }
-
-    fn replace(&self, _: Blocks) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-fn start_snapshots(
-    data: &DataDir,
-    events: mpsc::Sender<SnapshotEvent>,
-) -> Result<Snapshots, ExitError> {
-    let report = Arc::new(move |event| {
-        // The node is gone: nobody waits for what becomes of the task.
-        let _ = events.blocking_send(event);
-    });
-    Snapshots::start(data.snapshots(), Arc::new(HistoryInState), report).map_err(|error| {
-        ExitError::Environment(format!("the system gives no thread for snapshots: {error}"))
-    })
-}
-
 fn greet(config: &AgentConfig) {
     let tz = crate::schedule::TZ_VERSION;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), time_zones = tz, "cronclave");
@@ -231,6 +280,23 @@ fn greet(config: &AgentConfig) {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
+}
+
+/// Carries out Dkron's file for a recovery from a lost quorum, if the operator has left one.
+fn recover_if_told(config: &AgentConfig) -> Result<(), ExitError> {
+    let told = recover_by_peers_file(&config.data_dir, &config.node_name)?;
+    if let Some((survey, cluster, aside)) = told {
+        let index = |at: Option<Position>| at.map_or(0, |at| at.index.0);
+        tracing::warn!(
+            %cluster,
+            certain_upto = index(survey.raft.committed),
+            kept_upto = index(survey.raft.last),
+            old_log = %aside.display(),
+            "raft/peers.json: this server goes on alone as a new cluster; \
+             what the others alone had is lost"
+        );
+    }
+    Ok(())
 }
 
 fn boot(

@@ -11,6 +11,7 @@ use crate::driver::World;
 use crate::id::{ClusterId, RequestId};
 use crate::node::io::{Event, Input, Output};
 use crate::node::request::{Reply, Request, RequestError};
+use crate::shell::archive::{Archive, ArchiveEvent, ArchiveStopped};
 use crate::shell::counters::Counters;
 use crate::shell::disk::{Completion, Disk, SnapshotEvent, Snapshots};
 use crate::shell::exec::{ExecEvent, Executor};
@@ -49,6 +50,8 @@ pub struct Sources {
     pub disk: mpsc::Receiver<Completion>,
     /// What has become of snapshot files.
     pub snapshots: mpsc::Receiver<SnapshotEvent>,
+    /// What the history of executions has done.
+    pub archive: mpsc::Receiver<ArchiveEvent>,
     /// What happens on the network.
     pub net: mpsc::Receiver<NetEvent>,
     /// Processes that have started or ended.
@@ -85,6 +88,22 @@ impl Backend for Client {
     }
 }
 
+/// What keeps a server's history and its snapshots.
+#[derive(Debug)]
+pub struct Keeper {
+    /// The history of executions.
+    pub archive: Archive,
+    /// The snapshot files.
+    pub snapshots: Snapshots,
+}
+
+impl Keeper {
+    fn stop(self) {
+        let Self { archive, snapshots } = self;
+        snapshots.stop(|| archive.stop());
+    }
+}
+
 /// The world of one node. See the [module](self).
 #[derive(Debug)]
 pub struct TokioWorld {
@@ -94,7 +113,7 @@ pub struct TokioWorld {
     ready: VecDeque<Input>,
     net: Net,
     disk: Option<Disk>,
-    snapshots: Option<Snapshots>,
+    keeper: Option<Keeper>,
     exec: Executor,
     replies: BTreeMap<RequestId, oneshot::Sender<Reply>>,
     request_last: u64,
@@ -103,12 +122,12 @@ pub struct TokioWorld {
 }
 
 impl TokioWorld {
-    /// A world of these parts, which counts in `counters`. An agent has no snapshots.
+    /// A world of these parts, which counts in `counters`. An agent has no keeper.
     pub fn new(
         sources: Sources,
         net: Net,
         disk: Disk,
-        snapshots: Option<Snapshots>,
+        keeper: Option<Keeper>,
         exec: Executor,
         counters: Arc<Counters>,
     ) -> Self {
@@ -118,7 +137,7 @@ impl TokioWorld {
             ready: VecDeque::new(),
             net,
             disk: Some(disk),
-            snapshots,
+            keeper,
             exec,
             replies: BTreeMap::new(),
             request_last: 0,
@@ -147,6 +166,7 @@ impl TokioWorld {
             biased;
             done = sources.disk.recv() => Some(done.map_or_else(disk_ended, from_disk)),
             Some(event) = sources.snapshots.recv() => Some(from_snapshots(event)),
+            Some(event) = sources.archive.recv() => Some(from_archive(event)),
             Some(event) = sources.net.recv() => Some(from_net(event)),
             Some(event) = sources.exec.recv() => from_exec(event),
             Some(input) = sources.control.recv() => Some(input),
@@ -159,10 +179,12 @@ impl TokioWorld {
     /// Writes what waits for the disk and for the network, and lets go of both.
     pub async fn close(mut self) {
         self.net.clone().shutdown().await;
-        let (disk, snapshots) = (self.disk.take(), self.snapshots.take());
+        let (disk, keeper) = (self.disk.take(), self.keeper.take());
+        // What they report goes nowhere, and so never waits for room in a queue.
+        drop(self.sources);
         let stopped = tokio::task::spawn_blocking(|| {
-            disk.map(Disk::stop);
-            snapshots.map(Snapshots::stop);
+            disk.into_iter().for_each(Disk::stop);
+            keeper.into_iter().for_each(Keeper::stop);
         });
         if let Err(error) = stopped.await {
             tracing::error!(%error, "a thread of the disk did not end in order");
@@ -171,7 +193,7 @@ impl TokioWorld {
 
     /// The node belongs to this cluster, durably.
     pub fn set_cluster(&mut self, cluster: ClusterId) {
-        let told = self.snapshots.as_ref().map(|snapshots| snapshots.set_cluster(cluster));
+        let told = self.keeper.as_ref().map(|keeper| keeper.snapshots.set_cluster(cluster));
         if let Some(Err(error)) = told {
             self.ready.push_back(Input::DiskFailed { reason: error.to_string() });
         }
@@ -181,6 +203,14 @@ impl TokioWorld {
         let micros = self.started.elapsed().as_micros();
         // From 1 s on, so that a deadline before the start can be told from none.
         Mono::from_micros(u64::try_from(micros).unwrap_or(u64::MAX).saturating_add(1_000_000))
+    }
+
+    /// Tells the archive something. Only servers have one, and only servers have something for it.
+    fn ask(&mut self, tell: impl FnOnce(&Archive) -> Result<(), ArchiveStopped>) {
+        let told = self.keeper.as_ref().map_or(Err(ArchiveStopped), |keeper| tell(&keeper.archive));
+        if let Err(error) = told {
+            self.ready.push_back(Input::DiskFailed { reason: error.to_string() });
+        }
     }
 
     fn take_call(&mut self, (request, reply): Call) -> Input {
@@ -197,6 +227,9 @@ impl TokioWorld {
         }
         if let Ok(event) = self.sources.snapshots.try_recv() {
             return Some(from_snapshots(event));
+        }
+        if let Ok(event) = self.sources.archive.try_recv() {
+            return Some(from_archive(event));
         }
         if let Ok(event) = self.sources.net.try_recv() {
             return Some(from_net(event));
@@ -242,12 +275,14 @@ impl World for TokioWorld {
                 }
             }
             Output::Snapshot { id, task } => {
-                let submitted = self.snapshots.as_ref().map(|disk| disk.submit(id, task));
+                let submit = |keeper: &Keeper| keeper.snapshots.submit(id, task);
+                let submitted = self.keeper.as_ref().map(submit);
                 if let Some(Err(error)) = submitted {
                     self.ready.push_back(Input::DiskFailed { reason: error.to_string() });
                 }
             }
-            Output::History { .. } | Output::ReadHistory { .. } => {}
+            Output::History { upto, changes } => self.ask(|archive| archive.apply(upto, changes)),
+            Output::ReadHistory { id, query } => self.ask(|archive| archive.read(id, query)),
             Output::Launch(spec) => self.exec.launch(spec),
             Output::Kill { execution, reason } => self.exec.kill(execution, reason),
             Output::Reply { id, reply } => {
@@ -282,6 +317,16 @@ fn from_snapshots(event: SnapshotEvent) -> Input {
     match event {
         SnapshotEvent::Done { id, done } => Input::SnapshotDone { id, done },
         SnapshotEvent::Failed { reason } => Input::DiskFailed { reason },
+    }
+}
+
+fn from_archive(event: ArchiveEvent) -> Input {
+    match event {
+        ArchiveEvent::Kept { upto } => Input::HistoryKept { upto },
+        ArchiveEvent::Read { id, page } => Input::HistoryRead { id, page },
+        ArchiveEvent::Failed { reason } => {
+            Input::DiskFailed { reason: format!("the history of executions: {reason}") }
+        }
     }
 }
 

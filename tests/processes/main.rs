@@ -12,6 +12,7 @@ mod load;
 mod nodes;
 mod pauses;
 mod quorum;
+mod recovery;
 mod refusals;
 mod small_disk;
 mod stopping;

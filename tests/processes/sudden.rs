@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::cluster::{Cluster, poll};
-use crate::load::Load;
+use crate::load::{Client, Load};
 
 /// The variable that repeats a run's choices, as far as the machine repeats its timing.
 const SEED: &str = "CRONCLAVE_TEST_SEED";
@@ -21,6 +21,9 @@ const LONE_KILLS: usize = 42;
 
 /// How many servers of a cluster of three are killed.
 const CLUSTER_KILLS: usize = 40;
+
+/// Segments so small that kills meet the begin of new ones.
+const SMALL_SEGMENTS: [&str; 2] = ["--log-segment-size", "64KiB"];
 
 /// After so many kills everything is read back.
 const CHECK_EVERY: usize = 10;
@@ -49,15 +52,20 @@ fn lone_servers_keep_what_they_acknowledged_through_many_kills() {
         for number in 0..LONE_SERVERS {
             scope.spawn(move || {
                 let mut rng = StdRng::seed_from_u64(seed + number as u64);
-                kill_a_lone_server(&mut rng);
+                let more: &[&str] = if number % 2 == 0 { &[] } else { &SMALL_SEGMENTS };
+                kill_a_lone_server(&mut rng, more);
             });
         }
     });
 }
 
-fn kill_a_lone_server(rng: &mut StdRng) {
-    let mut cluster = Cluster::start(1, 0);
-    let mut load = Load::start(&cluster, &[0], 3);
+fn kill_a_lone_server(rng: &mut StdRng, more: &[&str]) {
+    let mut cluster = Cluster::start_with(1, 0, more);
+    // Some writes are as long as a tenth of a small segment.
+    let url = cluster.url(0, "/v1/jobs");
+    let lens = [200, 200, 2_000, 6_000].into_iter().enumerate();
+    let client = |(number, text_len)| Client { number, urls: vec![url.clone()], text_len };
+    let mut load = Load::of(lens.map(client));
     load.await_more(WRITES);
     for kill in 1..=LONE_KILLS {
         // One in four dies at any moment of its start, the others in the middle of writes.
@@ -82,7 +90,7 @@ fn kill_a_lone_server(rng: &mut StdRng) {
 #[test]
 fn a_cluster_keeps_what_it_acknowledged_through_kills_of_any_of_its_servers() {
     let mut rng = StdRng::seed_from_u64(seed());
-    let mut cluster = Cluster::start(3, 0);
+    let mut cluster = Cluster::start_with(3, 0, &SMALL_SEGMENTS);
     let mut load = Load::start(&cluster, &[0, 1, 2], 4);
     load.await_more(WRITES);
     let (mut killed, mut checked) = (0, 0);

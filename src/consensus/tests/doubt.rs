@@ -170,7 +170,8 @@ fn two_of_three_in_doubt_wait_for_the_third() {
     assert_eq!(world.engine(b).waiting(), waiting);
     world.start(leader);
     let next = world.await_leader();
-    assert_eq!(next, leader, "only it has everything {:#?} {:?} {:?} {:?}", world.log, world.status(a), world.status(b), world.status(leader));
+    assert_eq!(next, leader, "only it has everything");
+    assert_eq!(await_settled(&mut world, a), Settled::WithoutQuorum);
     let index = world.commit(next, 30, b"after");
     await_everywhere(&mut world, index);
     assert_eq!(world.tally(a).0.len(), 6);
@@ -221,8 +222,8 @@ fn leadership_is_not_handed_to_a_server_in_doubt() {
     assert_eq!(await_settled(&mut world, a), Settled::ByLeader);
 }
 
-/// An entry is acknowledged on A and B. A loses its copy, and C, which never had it, stands with A's
-/// vote.
+/// An entry is acknowledged on A and B. A loses its copy, and C, which never had it, stands with
+/// A's vote.
 fn lose_a_copy(seed: u64, lost: fn(&mut World, NodeId, usize)) -> (World, [NodeId; 3]) {
     let (mut world, b) = World::founded(3, seed);
     let [a, c] = others(&world, b)[..] else { panic!("three servers") };
@@ -272,7 +273,7 @@ fn with_the_rule_an_acknowledged_entry_waits_for_who_has_it() {
 /// was committed is lost, and in the end a leader is there.
 #[test]
 fn chaos_with_cuts_loses_nothing_that_a_quorum_of_whole_logs_has() {
-    for seed in 100..140 {
+    for seed in 100..110 {
         let (mut world, mut leader) = World::founded(5, seed);
         let mut seq = 0;
         for _ in 0..6 {

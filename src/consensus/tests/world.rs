@@ -48,11 +48,27 @@ impl Chance {
 }
 
 enum Event {
-    Deliver { to: NodeId, from: NodeId, bytes: Bytes },
-    Standing { to: NodeId, from: NodeId, standing: Standing },
-    Synced { node: NodeId, life: u64, write: WriteId, records: Vec<Record> },
+    Deliver {
+        to: NodeId,
+        from: NodeId,
+        bytes: Bytes,
+    },
+    Standing {
+        to: NodeId,
+        from: NodeId,
+        standing: Standing,
+    },
+    Synced {
+        node: NodeId,
+        life: u64,
+        write: WriteId,
+        records: Vec<Record>,
+    },
     /// The oldest task with snapshot files is done.
-    Task { node: NodeId, life: u64 },
+    Task {
+        node: NodeId,
+        life: u64,
+    },
 }
 
 pub(super) struct Server {

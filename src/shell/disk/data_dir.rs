@@ -12,10 +12,10 @@ use serde::{Deserialize, Serialize};
 use super::files::{self, LogFiles, TEMPORARY};
 use super::moves::{self, Moves};
 use super::replaced;
-use super::snapshot_files::{self, Damaged, SnapshotFiles};
+use super::snapshot_files::{self, Blocks, Damaged, SnapshotFiles};
 use crate::codec::log::{DamageReason, LogDamage, Recovery, recover};
 use crate::codec::record::{Recovered, Snapshot};
-use crate::codec::snapshot::{Origin, SnapshotDamage};
+use crate::codec::snapshot::{Origin, SnapshotDamage, SnapshotFile};
 use crate::id::{Boot, ClusterId, Incarnation, NodeId, NodeName};
 
 /// The format of the whole directory. Any change of any file in it raises this.
@@ -24,12 +24,13 @@ const FORMAT: u64 = 1;
 /// How much is written to see whether the disk takes anything: more than a start needs.
 const PROBE_LEN: usize = 64 << 10;
 
-const NODE_FILE: &str = "node.json";
+pub(super) const NODE_FILE: &str = "node.json";
 const LOCK_FILE: &str = "lock";
 const PROBE_FILE: &str = "probe.tmp";
-const LOG_DIR: &str = "log";
-const SNAPSHOT_DIR: &str = "snapshots";
-const HISTORY_DIR: &str = "history";
+pub(super) const LOG_DIR: &str = "log";
+pub(super) const SNAPSHOT_DIR: &str = "snapshots";
+/// Where the history of executions is.
+pub(in crate::shell) const HISTORY_DIR: &str = "history";
 /// What is to become `node.json`.
 const NEXT_FILE: &str = "next-node.json";
 
@@ -88,7 +89,7 @@ pub enum DataDirError {
         given: ClusterId,
     },
     /// What says who the node is cannot be read, or is gone.
-    #[error("{} is damaged: {reason}. {REPAIR}", path.display())]
+    #[error("{} is damaged: {reason}. {}", path.display(), repair(path.parent()))]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -96,7 +97,7 @@ pub enum DataDirError {
         reason: String,
     },
     /// The log is damaged.
-    #[error("data-dir {}: {damage}. {REPAIR}", path.display())]
+    #[error("data-dir {}: {damage}. {}", path.display(), repair(Some(path)))]
     Log {
         /// The directory.
         path: PathBuf,
@@ -105,8 +106,15 @@ pub enum DataDirError {
     },
 }
 
-const REPAIR: &str = "Move the directory away and start again: \
-                      the server then joins as a new one and gets its state from its peers";
+/// What an operator does about a damaged directory. Nothing of it was changed.
+fn repair(dir: Option<&Path>) -> String {
+    let dir = dir.unwrap_or(Path::new(".")).display();
+    format!(
+        "Nothing was changed. `cronclave log inspect {dir}` shows what is damaged. \
+         `cronclave log repair {dir}` puts it aside: \
+         the server then joins as a new one and gets its state from its peers"
+    )
+}
 
 impl DataDirError {
     /// What the exit code has to say.
@@ -133,13 +141,13 @@ pub struct DataDir {
 
 /// What `node.json` says.
 #[derive(Clone, Debug)]
-struct NodeFacts {
-    id: NodeId,
-    incarnation: Incarnation,
-    name: NodeName,
-    cluster: Option<ClusterId>,
-    joins: Option<ClusterId>,
-    boot: Boot,
+pub(super) struct NodeFacts {
+    pub(super) id: NodeId,
+    pub(super) incarnation: Incarnation,
+    pub(super) name: NodeName,
+    pub(super) cluster: Option<ClusterId>,
+    pub(super) joins: Option<ClusterId>,
+    pub(super) boot: Boot,
 }
 
 /// `node.json` as it is written: ids as the hexadecimal text that logs and errors show.
@@ -220,9 +228,12 @@ impl DataDir {
         let snapshot = self.newest_snapshot(&snapshot_dir)?;
         let recovery = recover(self.node.id, &segments, snapshot);
         let recovery = recovery.map_err(|damage| self.log_error(damage))?;
+        let Recovery { recovered, writer, repairs, cut } = recovery;
+        if let Some(reason) = self.node.emptied(&recovered) {
+            return Err(DataDirError::Damaged { path: log_dir, reason });
+        }
         // A directory that is refused stays as it is, so a boot counts from here on.
         write_node(&self.path, &self.node).map_err(DataDirError::Io)?;
-        let Recovery { recovered, writer, repairs, cut } = recovery;
         if let Some(cut) = cut {
             let (segment, offset, len) = (cut.segment.0, cut.offset, cut.len);
             tracing::warn!(segment, offset, len, "cut the end of the log, half written at a crash");
@@ -239,8 +250,16 @@ impl DataDir {
         SnapshotFiles::new(self.path.join(SNAPSHOT_DIR), origin, Arc::clone(&self.lock))
     }
 
+    /// The blocks of history in a snapshot that was recovered.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn history_of(&self, file: SnapshotFile) -> Result<Blocks, DataDirError> {
+        snapshot_files::history(&self.path.join(SNAPSHOT_DIR), file).map_err(DataDirError::Io)
+    }
+
     fn newest_snapshot(&self, dir: &Path) -> Result<Option<Snapshot>, DataDirError> {
-        let found = snapshot_files::newest(dir, self.node.cluster).map_err(DataDirError::Io)?;
+        let found = snapshot_files::newest(dir).map_err(DataDirError::Io)?;
         let (snapshot, damaged) = found;
         for Damaged { path, damage } in damaged {
             match damage {
@@ -248,9 +267,7 @@ impl DataDir {
                     return Err(DataDirError::NewerFormat { path, found: found.into() });
                 }
                 // It is fatal only if the log needs it, which recovery finds out.
-                SnapshotDamage::Checksum
-                | SnapshotDamage::Unreadable
-                | SnapshotDamage::OtherCluster(_) => {
+                SnapshotDamage::Checksum | SnapshotDamage::Unreadable => {
                     tracing::warn!(path = %path.display(), %damage, "a snapshot is left aside");
                 }
             }
@@ -350,7 +367,7 @@ const LOCK_TRIES: u32 = 25;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Locks the directory for this process and writes its id where the next one can read it.
-fn lock(path: &Path) -> Result<File, DataDirError> {
+pub(super) fn lock(path: &Path) -> Result<File, DataDirError> {
     let path_of_lock = path.join(LOCK_FILE);
     let mut options = OpenOptions::new();
     let file = options.read(true).write(true).create(true).truncate(false).mode(0o600);
@@ -392,7 +409,8 @@ fn probe(path: &Path) -> io::Result<()> {
     written.and(removed).map_err(|error| files::at(&path, error))
 }
 
-fn read_node(dir: &Path) -> Result<Option<NodeFacts>, DataDirError> {
+/// Reads who the node is; `None` if the directory does not say.
+pub(super) fn read_node(dir: &Path) -> Result<Option<NodeFacts>, DataDirError> {
     let path = dir.join(NODE_FILE);
     let text = match fs::read(&path) {
         Ok(text) => text,
@@ -437,14 +455,24 @@ fn new_node(dir: &Path, name: &NodeName) -> Result<NodeFacts, DataDirError> {
     new_facts(name)
 }
 
-/// A node of this name with an incarnation that nobody has seen.
-fn new_facts(name: &NodeName) -> Result<NodeFacts, DataDirError> {
+/// A node of this name with an incarnation that nobody has seen, and no cluster.
+pub(super) fn new_facts(name: &NodeName) -> Result<NodeFacts, DataDirError> {
     let incarnation = Incarnation(random().map_err(DataDirError::Io)?);
     let (id, name) = (NodeId::derive(name, incarnation), name.clone());
     Ok(NodeFacts { id, incarnation, name, cluster: None, joins: None, boot: Boot(0) })
 }
 
-fn write_node(dir: &Path, node: &NodeFacts) -> io::Result<()> {
+impl NodeFacts {
+    /// Why `recovered` cannot be this node's log, if it cannot: a member of a cluster has noted
+    /// that in its log first. With its name and an empty log it would vote again where it had.
+    pub(super) fn emptied(&self, recovered: &Recovered) -> Option<String> {
+        let cluster = self.cluster.filter(|_| *recovered == Recovered::default())?;
+        Some(format!("the log is empty, and {NODE_FILE} names the cluster {cluster}"))
+    }
+}
+
+/// Writes who the node is, synced.
+pub(super) fn write_node(dir: &Path, node: &NodeFacts) -> io::Result<()> {
     write_facts(&dir.join(NODE_FILE), node)
 }
 
@@ -465,7 +493,7 @@ fn write_facts(path: &Path, node: &NodeFacts) -> io::Result<()> {
 }
 
 /// Eight bytes of the system's randomness.
-fn random() -> io::Result<u64> {
+pub(super) fn random() -> io::Result<u64> {
     let path = Path::new("/dev/urandom");
     let mut bytes = [0; 8];
     let read = File::open(path).and_then(|mut file| file.read_exact(&mut bytes));

@@ -103,7 +103,11 @@ fn read(dir: &Path) -> Result<Option<List>, DataDirError> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(DataDirError::Io(files::at(&path, error))),
     };
-    let damaged = |reason: String| DataDirError::Damaged { path: path.clone(), reason };
+    // No tool can tell what was to move where, so none is named here.
+    let damaged = |reason: String| {
+        let text = format!("{} is damaged: {reason}", path.display());
+        DataDirError::Io(io::Error::new(ErrorKind::InvalidData, text))
+    };
     let FormatOnly { format } =
         serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
     if format > FORMAT {

@@ -87,7 +87,7 @@ impl SnapshotFiles {
         len: usize,
     ) -> io::Result<Bytes> {
         if !self.open.contains_key(&file) {
-            let (handle, header) = self.place.open(file)?;
+            let (handle, header) = open(&self.place.path(file))?;
             if header.file() != file {
                 return Err(self.place.error(file, "another snapshot has its name"));
             }
@@ -143,8 +143,7 @@ impl SnapshotFiles {
         let incoming = self.incoming.as_ref().filter(|known| known.file == file);
         incoming.ok_or_else(|| "it did not come in".to_owned())?;
         let handle = File::open(&path).map_err(|error| at(&path, error).to_string())?;
-        let cluster = Some(self.place.origin.cluster).filter(|cluster| cluster.0 != 0);
-        let read = read_whole(handle, cluster).map_err(|error| at(&path, error).to_string())?;
+        let read = read_whole(handle).map_err(|error| at(&path, error).to_string())?;
         match read {
             Ok(snapshot) if snapshot.file == file => Ok(snapshot),
             Ok(_) => Err("it is another snapshot than was announced".to_owned()),
@@ -236,22 +235,7 @@ impl Place {
 
     /// The blocks of history in `file`, which was verified.
     pub(super) fn history(&self, file: SnapshotFile) -> io::Result<Blocks> {
-        let (mut handle, header) = self.open(file)?;
-        let path = self.path(file);
-        handle.seek(SeekFrom::Start(header.history_at())).map_err(|error| at(&path, error))?;
-        let reader = BufReader::with_capacity(BUFFER_LEN, handle);
-        let (upto, left) = (header.history_upto, header.history_len);
-        Ok(Blocks { path, reader, upto, left })
-    }
-
-    fn open(&self, file: SnapshotFile) -> io::Result<(File, Header)> {
-        let path = self.path(file);
-        let mut handle = File::open(&path).map_err(|error| at(&path, error))?;
-        let mut bytes = [0; HEADER_LEN];
-        handle.read_exact(&mut bytes).map_err(|error| at(&path, error))?;
-        let header = Header::decode(&bytes);
-        let header = header.map_err(|damage| self.error(file, &damage.to_string()))?;
-        Ok((handle, header))
+        history(&self.dir, file)
     }
 
     fn path(&self, file: SnapshotFile) -> PathBuf {
@@ -267,6 +251,25 @@ impl Place {
     }
 }
 
+/// The blocks of history in the snapshot `file` in `dir`, which was verified.
+pub(super) fn history(dir: &Path, file: SnapshotFile) -> io::Result<Blocks> {
+    let path = file_path(dir, file.index.0, SNAPSHOT);
+    let (mut handle, header) = open(&path)?;
+    handle.seek(SeekFrom::Start(header.history_at())).map_err(|error| at(&path, error))?;
+    let reader = BufReader::with_capacity(BUFFER_LEN, handle);
+    let (upto, left) = (header.history_upto, header.history_len);
+    Ok(Blocks { path, reader, upto, left })
+}
+
+fn open(path: &Path) -> io::Result<(File, Header)> {
+    let mut handle = File::open(path).map_err(|error| at(path, error))?;
+    let mut bytes = [0; HEADER_LEN];
+    handle.read_exact(&mut bytes).map_err(|error| at(path, error))?;
+    let header = Header::decode(&bytes);
+    let header = header.map_err(|damage| at(path, io::Error::other(damage)))?;
+    Ok((handle, header))
+}
+
 /// The blocks of history in a snapshot, read one at a time.
 #[derive(Debug)]
 pub struct Blocks {
@@ -280,6 +283,16 @@ impl Blocks {
     /// The last entry whose changes are in them; `None` if the snapshot holds no history.
     pub fn upto(&self) -> Option<LogIndex> {
         self.upto
+    }
+
+    /// How many bytes are to come, with the lengths before the blocks.
+    pub fn len(&self) -> u64 {
+        self.left
+    }
+
+    /// Whether nothing is to come.
+    pub fn is_empty(&self) -> bool {
+        self.left == 0
     }
 
     fn next_block(&mut self) -> io::Result<Bytes> {
@@ -318,14 +331,11 @@ pub(super) struct Damaged {
 }
 
 /// The newest whole snapshot in `dir`, and those that are damaged and newer, or of a newer format.
-pub(super) fn newest(
-    dir: &Path,
-    cluster: Option<ClusterId>,
-) -> io::Result<(Option<Snapshot>, Vec<Damaged>)> {
+pub(super) fn newest(dir: &Path) -> io::Result<(Option<Snapshot>, Vec<Damaged>)> {
     let mut damaged = Vec::new();
     for path in list(dir, SNAPSHOT)?.into_values().rev() {
         let file = OpenOptions::new().read(true).open(&path).map_err(|error| at(&path, error))?;
-        match read_whole(file, cluster).map_err(|error| at(&path, error))? {
+        match read_whole(file).map_err(|error| at(&path, error))? {
             Ok(snapshot) => return Ok((Some(snapshot), damaged)),
             Err(damage) => damaged.push(Damaged { path, damage }),
         }
@@ -334,10 +344,7 @@ pub(super) fn newest(
 }
 
 /// Reads a file to its end, and keeps what it covers and its state.
-fn read_whole(
-    mut file: File,
-    cluster: Option<ClusterId>,
-) -> io::Result<Result<Snapshot, SnapshotDamage>> {
+fn read_whole(mut file: File) -> io::Result<Result<Snapshot, SnapshotDamage>> {
     let mut piece = vec![0; PIECE_LEN];
     let mut head = [0; HEADER_LEN];
     match file.read_exact(&mut head) {
@@ -351,9 +358,6 @@ fn read_whole(
         Ok(header) => header,
         Err(damage) => return Ok(Err(damage)),
     };
-    if let Err(damage) = header.check_cluster(cluster) {
-        return Ok(Err(damage));
-    }
     let mut decoder = Decoder::new(header);
     loop {
         let len = file.read(&mut piece)?;

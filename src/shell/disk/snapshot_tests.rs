@@ -144,7 +144,7 @@ fn a_snapshot_is_built_with_its_history_and_takes_the_place_of_the_one_before() 
     let blocks = dir.snapshots().place().history(file).unwrap();
     let blocks: Vec<Bytes> = blocks.map(Result::unwrap).collect();
     assert_eq!(blocks, *fixture.rows.blocks.lock().unwrap());
-    fixture.snapshots.stop();
+    fixture.snapshots.stop(|| ());
 }
 
 #[test]
@@ -232,19 +232,6 @@ fn an_error_of_the_disk_is_final() {
     assert!(matches!(fixture.events.recv().unwrap(), SnapshotEvent::Failed { .. }));
     assert!(fixture.events.recv().is_err(), "the thread has ended");
     assert_eq!(fixture.snapshots.set_cluster(ClusterId(1)), Err(SnapshotsStopped));
-}
-
-#[test]
-fn the_snapshot_of_another_cluster_is_not_taken() {
-    let parent = TempDir::new().unwrap();
-    let (mut alpha, mut beta) = (open(&parent, "alpha"), open(&parent, "beta"));
-    alpha.set_cluster(ClusterId(5)).unwrap();
-    beta.set_cluster(ClusterId(6)).unwrap();
-    let (from, to) = (Fixture::start(&alpha), Fixture::start(&beta));
-    let file = from.build(9);
-    from.copy(file, &to);
-    let reason = to.verify(file, META).unwrap_err();
-    assert!(reason.contains("cluster"), "{reason}");
 }
 
 #[test]

@@ -71,7 +71,8 @@ pub trait History: Send + Sync {
     /// Puts the blocks of a snapshot in the place of the history, durably.
     ///
     /// # Errors
-    /// If that cannot be done.
+    /// [`ErrorKind::StorageFull`] if the disk has no room for them, and then nothing has changed;
+    /// or if it cannot be done.
     fn replace(&self, blocks: Blocks) -> io::Result<()>;
 }
 
@@ -136,11 +137,13 @@ impl Snapshots {
         self.send(Command::SetCluster(cluster))
     }
 
-    /// Waits until everything that was handed over is done. A snapshot that is being built is given
-    /// up.
-    pub fn stop(self) {
+    /// Waits until everything that was handed over is done, and the history is stopped by
+    /// `stop_history`. A snapshot that is being built is given up.
+    pub fn stop(self, stop_history: impl FnOnce()) {
         self.stop.store(true, Ordering::Relaxed);
         drop(self.sender);
+        // The thread may wait for it.
+        stop_history();
         if let Err(panic) = self.thread.join() {
             std::panic::resume_unwind(panic);
         }
@@ -239,13 +242,33 @@ impl Worker {
             }
             SnapshotTask::Install { file } => {
                 self.files.install(file)?;
-                self.history.replace(self.files.place().history(file)?)?;
+                if !self.replace_history(file)? {
+                    return Ok(());
+                }
                 SnapshotDone::Installed
             }
             SnapshotTask::Discard { file } => return self.files.discard(file),
         };
         (self.report)(SnapshotEvent::Done { id, done });
         Ok(())
+    }
+}
+
+impl Worker {
+    /// Waits for room if there is none. False if the thread is to stop before: the next start does
+    /// it then.
+    fn replace_history(&self, file: SnapshotFile) -> io::Result<bool> {
+        loop {
+            match self.history.replace(self.files.place().history(file)?) {
+                Ok(()) => return Ok(true),
+                Err(_) if self.stop.load(Ordering::Relaxed) => return Ok(false),
+                Err(error) if is_full(&error) => {
+                    tracing::warn!(%error, "no room for the history in a snapshot");
+                    pause(&self.stop);
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 }
 
@@ -289,7 +312,7 @@ impl Build {
                 Err(_) if self.is_stopped() => break Some(None),
                 Err(error) if is_full(&error) => {
                     tracing::warn!(%error, "no room for a snapshot; the log grows until there is");
-                    self.pause();
+                    pause(&self.stop);
                 }
                 Err(error) => {
                     break Some(Some(SnapshotEvent::Failed { reason: error.to_string() }));
@@ -313,13 +336,14 @@ impl Build {
     fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
+}
 
-    fn pause(&self) {
-        let (times, pause) = FULL_PAUSE;
-        for _ in 0..times {
-            if !self.is_stopped() {
-                std::thread::sleep(pause);
-            }
+/// Waits before a full disk is tried again, or until the thread is to stop.
+fn pause(stop: &AtomicBool) {
+    let (times, pause) = FULL_PAUSE;
+    for _ in 0..times {
+        if !stop.load(Ordering::Relaxed) {
+            std::thread::sleep(pause);
         }
     }
 }
