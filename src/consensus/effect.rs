@@ -38,7 +38,8 @@ pub enum Effect<M: Machine> {
         /// What to do.
         task: SnapshotTask,
     },
-    /// An entry was applied. Entries that are applied at boot are not reported.
+    /// An entry was applied: in the order of the log, each once after the snapshot that the machine
+    /// began with. Those that are applied at boot come first.
     Applied {
         /// Its index.
         index: LogIndex,

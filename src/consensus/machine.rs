@@ -8,7 +8,8 @@
 //! - A snapshot is current only after it is durable.
 //! - A task to build is handed out in the very step that clones the state, so what was applied
 //!   before it is reported before it.
-//! - At boot the last snapshot is restored and nothing is written or reported.
+//! - At boot the last snapshot is restored and nothing is written. What is applied after it is
+//!   reported as ever.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -47,10 +48,10 @@ pub trait Machine: Clone + Default + Send + Sync + 'static {
     fn restore(data: &[u8]) -> Result<Self, DecodeError>;
 }
 
-/// How the state machine treats writes and replies.
+/// How the state machine treats writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// Restoring what the disk holds: nothing is written, nothing reported.
+    /// Restoring what the disk holds: nothing is written.
     Boot,
     /// At work.
     Live,
@@ -224,8 +225,7 @@ impl<M: Machine> RaftStateMachine<TypeConfig> for StateMachine<M> {
                 match entry.payload {
                     EntryPayload::Blank => None,
                     EntryPayload::Normal(Payload(bytes)) => {
-                        let reply = inner.machine.apply(index_of(&id), term_of(&id), &bytes);
-                        (inner.phase == Phase::Live).then_some(reply)
+                        Some(inner.machine.apply(index_of(&id), term_of(&id), &bytes))
                     }
                     EntryPayload::Membership(membership) => {
                         inner.membership = StoredMembership::new(Some(id), membership);

@@ -10,7 +10,7 @@ use super::requests::OPEN_MAX;
 use super::{Life, Node};
 use crate::codec::encode;
 use crate::codec::frame::Lane;
-use crate::consensus::{self, Effect, Engine, ProposeError, SnapshotDone, TaskId};
+use crate::consensus::{self, Effect, Engine, ProposeError, SnapshotDone, SnapshotTask, TaskId};
 use crate::dispatch::agent;
 use crate::dispatch::message::Message as Dispatch;
 use crate::id::{CommandId, LogIndex, NodeId, Term, WriteId};
@@ -66,9 +66,12 @@ impl Node {
             }
             Effect::Persist { write, records } => self.disk.push_engine(write, records),
             Effect::Snapshot { id, task } => {
+                if let SnapshotTask::Build(source) = &task {
+                    self.cover_by_history(source.index);
+                }
                 self.outputs.push_back(Output::Snapshot { id, task });
             }
-            Effect::Applied { reply, .. } => self.on_applied(reply),
+            Effect::Applied { index, reply } => self.on_applied(index, reply),
             Effect::Proposed { id, result } => self.on_proposed(id, result),
             Effect::ReadIndex { id, result } => self.on_read_index_known(id, result.ok()),
             Effect::MembershipDone { change, result } => self.on_membership_done(&change, result),
@@ -99,8 +102,9 @@ impl Node {
         self.on_role();
     }
 
-    fn on_applied(&mut self, outcome: Outcome) {
+    fn on_applied(&mut self, index: LogIndex, outcome: Outcome) {
         self.look_again();
+        self.unkept.push(index, outcome.changes);
         let Some(id) = outcome.id else {
             if let Err(error) = outcome.applied {
                 self.event(Event::JobTrouble(format!("an entry of the log was skipped: {error}")));

@@ -195,7 +195,7 @@ pub enum Output {
         changes: Vec<(LogIndex, Change)>,
     },
     /// Read rows of the history as they are after all changes that were put out before this, and
-    /// answer with [`Input::HistoryRead`].
+    /// answer with [`Input::HistoryRead`], once. At most 16 have no answer at a time.
     ReadHistory {
         /// Whose request it is.
         id: RequestId,
@@ -313,6 +313,14 @@ pub enum Event {
     DiskFree,
     /// An execution is about to start here.
     Launching(ExecutionId),
+    /// The store of the history does not keep up. A leader claims nothing and takes no results
+    /// until it has caught up.
+    HistoryBehind {
+        /// How many bytes of changes wait for it.
+        bytes: u64,
+    },
+    /// The store of the history keeps up again.
+    HistoryCaughtUp,
 }
 
 impl fmt::Display for Event {
@@ -361,6 +369,11 @@ impl fmt::Display for Event {
             Self::DiskFull(reason) => write!(f, "the disk is full, writes wait: {reason}"),
             Self::DiskFree => f.write_str("the disk takes writes again"),
             Self::Launching(execution) => write!(f, "execution {execution} starts"),
+            Self::HistoryBehind { bytes } => write!(
+                f,
+                "the store of the history is {bytes} bytes behind; nothing new is run meanwhile"
+            ),
+            Self::HistoryCaughtUp => f.write_str("the store of the history has caught up"),
         }
     }
 }

@@ -19,6 +19,7 @@ use chrono_tz::Tz;
 
 use crate::consensus::LogBounds;
 use crate::id::NodeName;
+use crate::jobs::history::change::Limits;
 use crate::shell::exit::ExitError;
 
 /// The port of gossip where an address names none.
@@ -71,6 +72,8 @@ pub struct AgentConfig {
     pub drain_timeout: Duration,
     /// How late a due instant may still run.
     pub misfire_grace: Duration,
+    /// How much history of executions a server keeps. To be the same on all servers.
+    pub history: Limits,
     /// How long a member that failed is remembered.
     pub reconnect_timeout: Duration,
     /// From which level on something is logged.

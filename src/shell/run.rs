@@ -97,7 +97,8 @@ async fn live(
     let writer = start_disk(files, disk_done)?;
     let (archive_events, archive) = mpsc::channel(QUEUE_LEN_MAX);
     let (snapshot_events, snapshots) = mpsc::channel(QUEUE_LEN_MAX);
-    let start = || start_keeper(&data, &recovered, archive_events, snapshot_events);
+    let limits = config.history;
+    let start = || start_keeper(&data, limits, &recovered, archive_events, snapshot_events);
     let keeper = config.server.then(start).transpose()?;
     let links = Net::start(sockets.peers, sockets.gossip, net_events, NetLimits::default());
     let executor = Executor::new(exec_events, workers.clone());
@@ -180,11 +181,12 @@ fn start_disk(files: LogFiles, events: mpsc::Sender<Completion>) -> Result<Disk,
 /// Starts what keeps the history and the snapshots of a server.
 fn start_keeper(
     data: &DataDir,
+    limits: Limits,
     recovered: &Recovered,
     archive_events: mpsc::Sender<ArchiveEvent>,
     snapshot_events: mpsc::Sender<SnapshotEvent>,
 ) -> Result<Keeper, ExitError> {
-    let archive = start_archive(data, recovered, archive_events)?;
+    let archive = start_archive(data, limits, recovered, archive_events)?;
     let report = Arc::new(move |event| {
         // The node is gone: nobody waits for what becomes of the task.
         let _ = snapshot_events.blocking_send(event);
@@ -198,15 +200,15 @@ fn start_keeper(
 
 fn start_archive(
     data: &DataDir,
+    limits: Limits,
     recovered: &Recovered,
     events: mpsc::Sender<ArchiveEvent>,
 ) -> Result<Archive, ExitError> {
-    let (mut store, space) = archive::open(data.path(), Limits::default()).map_err(|error| {
-        match error.exit_class() {
+    let (mut store, space) =
+        archive::open(data.path(), limits).map_err(|error| match error.exit_class() {
             ExitClass::Environment => ExitError::Environment(error.to_string()),
             ExitClass::Damaged => ExitError::Damaged(error.to_string()),
-        }
-    })?;
+        })?;
     if let Some(snapshot) = &recovered.snapshot
         && store.upto() < Some(snapshot.index())
     {
@@ -301,7 +303,7 @@ fn recover_if_told(config: &AgentConfig) -> Result<(), ExitError> {
 
 fn boot(
     config: NodeConfig,
-    recovered: &crate::codec::record::Recovered,
+    recovered: &Recovered,
     now: Now,
 ) -> Result<Node, ExitError> {
     let seed = rand::rng().random();

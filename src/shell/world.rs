@@ -366,6 +366,7 @@ fn log(event: &Event) {
         | Event::MemberDown { .. }
         | Event::MemberLeft { .. }
         | Event::VotersChanged { .. }
+        | Event::HistoryCaughtUp
         | Event::DiskFree => tracing::info!("{event}"),
         Event::NoLeader(_)
         | Event::InDoubt(_)
@@ -374,6 +375,7 @@ fn log(event: &Event) {
         | Event::Refused(_)
         | Event::ClockOff { .. }
         | Event::JobTrouble(_)
+        | Event::HistoryBehind { .. }
         | Event::DiskFull(_) => tracing::warn!("{event}"),
         Event::Launching(_) => tracing::debug!("{event}"),
     }

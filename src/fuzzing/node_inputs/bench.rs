@@ -14,7 +14,8 @@ use crate::codec::{decode, encode};
 use crate::consensus::{self, LogBounds, SnapshotTask, Standing, TaskId};
 use crate::dispatch::leader::Patience;
 use crate::id::{Boot, ClusterId, ExecutionId, Incarnation, NodeId, NodeName, SessionId};
-use crate::id::{RequestId, WriteId};
+use crate::id::{LogIndex, RequestId, WriteId};
+use crate::jobs::history::change::{Change, Page};
 use crate::membership::Profile;
 use crate::node::config::{NodeConfig, NodeRole};
 use crate::node::io::{DialId, Event, Input, Output};
@@ -34,6 +35,9 @@ const SENT_MAX: usize = 64 << 20;
 
 /// How often a node may ask in a row to be run at the very instant at which it was run.
 const SPINS_MAX: usize = 64;
+
+/// How many reads of the history may be with the store, given up or not.
+const READS_MAX: usize = 16;
 
 /// How much of what the node sent is kept, to be sent back to it.
 const KEPT_MAX: usize = 8;
@@ -83,6 +87,12 @@ pub(super) struct Bench {
     pub(super) datagrams: VecDeque<Bytes>,
     pub(super) frames: VecDeque<Bytes>,
     pub(super) asked: VecDeque<Asked>,
+    /// Up to where this life's changes of the history were handed out.
+    history_upto: Option<LogIndex>,
+    /// Handed out, and not told to be kept.
+    unkept: VecDeque<LogIndex>,
+    /// Reads of the history that have no answer.
+    reads: VecDeque<RequestId>,
     request_last: u64,
     /// Requests of this life, with their answers.
     requests: BTreeMap<RequestId, Option<Reply>>,
@@ -165,6 +175,9 @@ impl Bench {
             datagrams: VecDeque::new(),
             frames: VecDeque::new(),
             asked: VecDeque::new(),
+            history_upto: None,
+            unkept: VecDeque::new(),
+            reads: VecDeque::new(),
             request_last: 0,
             requests: BTreeMap::new(),
             won: false,
@@ -210,9 +223,19 @@ impl Bench {
             Output::Close { session } => self.sessions.retain(|_, open| *open != session),
             Output::Datagram { payload, .. } => keep(&mut self.datagrams, payload),
             Output::Resolve { .. } | Output::Kill { .. } => {}
-            Output::History { .. } | Output::ReadHistory { .. } => {}
+            Output::History { upto, changes } => self.on_history(upto, &changes),
+            Output::ReadHistory { id, .. } => {
+                self.reads.push_back(id);
+                assert!(self.reads.len() <= READS_MAX, "{} reads wait", self.reads.len());
+            }
             Output::Persist { write, records } => self.writes.push_back((write, records)),
-            Output::Snapshot { id, task } => self.tasks.push_back((id, task)),
+            Output::Snapshot { id, task } => {
+                if let SnapshotTask::Build(source) = &task {
+                    let covered = Some(source.index);
+                    assert!(covered <= self.history_upto, "a snapshot is ahead of the history");
+                }
+                self.tasks.push_back((id, task));
+            }
             Output::Launch(spec) => keep(&mut self.launched, spec.execution),
             Output::Reply { id, reply } => {
                 let before = self.requests.insert(id, Some(reply));
@@ -225,6 +248,30 @@ impl Bench {
             // is not heard, and the disk of a bench does not fail.
             Output::Halt { reason } => panic!("the node halts: {reason}"),
             Output::Reincarnate { .. } => self.over = true,
+        }
+    }
+
+    /// Changes come in the order of the log, each once.
+    fn on_history(&mut self, upto: LogIndex, changes: &[(LogIndex, Change)]) {
+        assert!(changes.is_sorted_by_key(|(index, _)| *index), "{changes:?}");
+        let (first, last) = (changes.first(), changes.last());
+        assert!(first.is_none_or(|(index, _)| Some(*index) > self.history_upto), "{changes:?}");
+        assert!(last.is_none_or(|(index, _)| *index <= upto) && Some(upto) > self.history_upto);
+        self.history_upto = Some(upto);
+        self.unkept.push_back(upto);
+    }
+
+    /// The store says that it has carried out some changes.
+    pub(super) fn keep_history(&mut self) {
+        if let Some(upto) = self.unkept.pop_front() {
+            self.input(Input::HistoryKept { upto });
+        }
+    }
+
+    /// The store answers the oldest read.
+    pub(super) fn read_history(&mut self, page: Result<Page, String>) {
+        if let Some(id) = self.reads.pop_front() {
+            self.input(Input::HistoryRead { id, page });
         }
     }
 
@@ -320,6 +367,9 @@ impl Bench {
         self.dials.clear();
         self.launched.clear();
         self.asked.clear();
+        self.history_upto = None;
+        self.unkept.clear();
+        self.reads.clear();
         self.requests.clear();
         self.run();
     }

@@ -97,6 +97,10 @@ fn class_of_node(error: &RequestError) -> (StatusCode, &'static str) {
         }
         RequestError::DiskFull(_) => (StatusCode::INSUFFICIENT_STORAGE, "disk_full"),
         RequestError::Busy(_) | RequestError::LogFull => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
+        RequestError::HistoryUnavailable(_) => {
+            (StatusCode::SERVICE_UNAVAILABLE, "history_unavailable")
+        }
+        RequestError::JobNotFound(_) => (StatusCode::NOT_FOUND, "not_found"),
         RequestError::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
         RequestError::Invalid(_) => (StatusCode::BAD_REQUEST, "invalid_request"),
         RequestError::NotServer => (StatusCode::MISDIRECTED_REQUEST, "not_server"),
