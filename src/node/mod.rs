@@ -373,7 +373,8 @@ impl Node {
             Input::Frame { session, payload } => self.on_frame(session, &payload),
             Input::Datagram { from, payload } => self.roster.on_datagram(now, from, &payload),
             Input::Resolved { name, result } => self.roster.on_resolved(now, &name, result),
-            Input::Persisted { write, snapshot } => self.on_persisted(write, snapshot),
+            Input::Persisted { write } => self.on_persisted(write),
+            Input::SnapshotDone { id, done } => self.on_snapshot_done(id, done),
             Input::HistoryKept { upto } => self.unkept.on_kept(upto),
             Input::HistoryRead { id, page } => self.on_history_read(id, page),
             Input::DiskFailed { reason } => self.halt(format!("the disk failed: {reason}")),
@@ -404,7 +405,7 @@ impl Node {
 
 fn engine_config(config: &NodeConfig) -> EngineConfig {
     let multiplier = u32::from(config.raft_multiplier);
-    EngineConfig { multiplier, ..EngineConfig::new(config.id()) }
+    EngineConfig { multiplier, log: config.log, ..EngineConfig::new(config.id()) }
 }
 
 fn hello(
