@@ -92,7 +92,10 @@ async fn live(
     let (control_in, control) = mpsc::channel(16);
     let writer = start_disk(files, disk_done)?;
     let (archive_events, archive) = mpsc::channel(QUEUE_LEN_MAX);
-    let keeper = config.server.then(|| start_archive(&data, archive_events)).transpose()?;
+    let keeper = match config.server {
+        true => Some(start_archive(&data, config.history, archive_events)?),
+        false => None,
+    };
     let links = Net::start(sockets.peers, sockets.gossip, net_events, NetLimits::default());
     let executor = Executor::new(exec_events, workers.clone());
     let sources = Sources { disk, archive, net, exec, calls, control };
@@ -171,13 +174,15 @@ fn start_disk(files: LogFiles, events: mpsc::Sender<Completion>) -> Result<Disk,
     })
 }
 
-fn start_archive(data: &DataDir, events: mpsc::Sender<ArchiveEvent>) -> Result<Archive, ExitError> {
+fn start_archive(
+    data: &DataDir,
+    limits: Limits,
+    events: mpsc::Sender<ArchiveEvent>,
+) -> Result<Archive, ExitError> {
     let (store, space) =
-        archive::open(data.path(), Limits::default()).map_err(|error| {
-            match error.exit_class() {
-                ExitClass::Environment => ExitError::Environment(error.to_string()),
-                ExitClass::Damaged => ExitError::Damaged(error.to_string()),
-            }
+        archive::open(data.path(), limits).map_err(|error| match error.exit_class() {
+            ExitClass::Environment => ExitError::Environment(error.to_string()),
+            ExitClass::Damaged => ExitError::Damaged(error.to_string()),
         })?;
     tracing::info!(rows = store.rows(), upto = ?store.upto(), "the history of executions");
     let report = Box::new(move |event| {
