@@ -5,12 +5,14 @@
 //! as any acknowledgement) and its clock is set, until Raft says that it no longer holds a quorum.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::RngExt;
 
 use super::Node;
 use super::clock::OFF_MAX;
+use super::history::weight_of;
 use super::io::Event;
 use super::message::Message;
 use crate::codec::encode;
@@ -56,9 +58,21 @@ pub(super) struct Leading {
     changing: bool,
     admitting: BTreeMap<NodeId, Boot>,
     settling: bool,
-    look: bool,
+    look: Look,
+    /// When it looks at everything though nothing has happened.
+    look_at: Mono,
     wake: Option<Mono>,
     clock_off_at: Option<Mono>,
+}
+
+/// What a leader has to look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Look {
+    Nothing,
+    /// What is due and what runs.
+    Jobs,
+    /// That, and who is there and who votes.
+    Everything,
 }
 
 /// Whether a leader's state is as fresh as any acknowledgement.
@@ -76,9 +90,24 @@ enum Fresh {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Own {
     Claim,
-    Report { execution: ExecutionId, ack: Option<NodeId> },
+    /// Its `weight` is that of the row that it will make.
+    Report {
+        execution: ExecutionId,
+        ack: Option<NodeId>,
+        weight: u64,
+    },
     Admit(NodeId),
     Settle,
+}
+
+impl Own {
+    /// What it will add to the history.
+    fn weight(self) -> u64 {
+        match self {
+            Self::Report { weight, .. } => weight,
+            Self::Claim | Self::Admit(_) | Self::Settle => 0,
+        }
+    }
 }
 
 impl Leading {
@@ -97,7 +126,17 @@ impl Node {
     /// Something has happened that a leader may have to act on.
     pub(super) fn look_again(&mut self) {
         if let Some(leading) = &mut self.leading {
-            leading.look = true;
+            leading.look = Look::Everything;
+        }
+    }
+
+    /// Entries were applied. They move no server that votes, so under load a leader need not look
+    /// for each batch at who is there.
+    pub(super) fn look_at_jobs(&mut self) {
+        let is_quiet = self.raft.is_settled && self.raft.learners.is_empty();
+        let look = if is_quiet { Look::Jobs } else { Look::Everything };
+        if let Some(leading) = &mut self.leading {
+            leading.look = leading.look.max(look);
         }
     }
 
@@ -129,7 +168,8 @@ impl Node {
                 changing: false,
                 admitting: BTreeMap::new(),
                 settling: false,
-                look: true,
+                look: Look::Everything,
+                look_at: self.now.mono,
                 wake: None,
                 clock_off_at: None,
             });
@@ -155,7 +195,9 @@ impl Node {
             if let Some(leading) = &mut self.leading
                 && matches!(leading.stage, Fresh::Asking | Fresh::At(_))
             {
-                leading.look = index.is_some();
+                if index.is_some() {
+                    leading.look = Look::Everything;
+                }
                 leading.stage = index.map_or(Fresh::Asking, Fresh::At);
             }
             return;
@@ -178,11 +220,16 @@ impl Node {
         let now = self.now.mono;
         let Some(leading) = &mut self.leading else { return false };
         let due = leading.wake.is_some_and(|at| at <= now);
-        if !leading.look && !due {
+        let look = std::mem::replace(&mut leading.look, Look::Nothing);
+        if look == Look::Nothing && !due {
             return false;
         }
-        leading.look = false;
-        leading.wake = Some(now + LOOK_EVERY);
+        let is_new = !matches!(leading.stage, Fresh::Yes(_));
+        let looks_around = look == Look::Everything || is_new || now >= leading.look_at;
+        if looks_around {
+            leading.look_at = now + LOOK_EVERY;
+        }
+        leading.wake = Some(leading.look_at);
         self.become_fresh();
         let Some(wall) = self.cluster_now() else { return false };
         if self.disk_full.is_some() {
@@ -191,9 +238,11 @@ impl Node {
         }
         let at = Now { mono: now, wall };
         let clock_off = self.hand_over_if_clock_is_off();
-        self.introduce(wall);
-        self.pilot();
-        if !clock_off {
+        if looks_around {
+            self.introduce(wall);
+            self.pilot();
+        }
+        if !clock_off && !self.unkept.is_behind() {
             self.dispatch(at);
         }
         true
@@ -218,12 +267,21 @@ impl Node {
                     Leader::new(term, since, self.booted, patience, self.rng.random::<u64>());
                 leading.stage = Fresh::Yes(Box::new(leader));
                 self.event(Event::LeadershipWon(term));
-                // Now reports are heard: whoever has any sends them again.
-                let leader = Some(self.id());
-                self.links.send_all(&Message::Leads { term, leader });
-                self.agent.report_all();
+                self.hear_reports();
             }
         }
+    }
+
+    /// Reports are heard from here on: whoever has any sends them again.
+    pub(super) fn hear_reports(&mut self) {
+        let Some(Leading { term, stage: Fresh::Yes(_), look, .. }) = &mut self.leading else {
+            return;
+        };
+        *look = Look::Everything;
+        let term = *term;
+        let leader = Some(self.id());
+        self.links.send_all(&Message::Leads { term, leader });
+        self.agent.report_all();
     }
 
     /// A leader whose clock is off the cluster's claims nothing, and lets one lead whose is not.
@@ -329,7 +387,7 @@ impl Node {
             self.propose_own(at.wall, Command::Claim(step.claims), Own::Claim);
         }
         for (execution, result) in step.lost {
-            let own = Own::Report { execution, ack: None };
+            let own = Own::Report { execution, ack: None, weight: weight_of(&result) };
             self.propose_own(at.wall, Command::Finished { execution, result }, own);
         }
         for (to, order) in step.orders {
@@ -338,7 +396,19 @@ impl Node {
     }
 
     /// The nodes of the leader's region that answer, itself included.
-    fn nodes(&self) -> Vec<NodeView> {
+    fn nodes(&mut self) -> Arc<[NodeView]> {
+        let version = self.links.version();
+        if let Some((of, nodes)) = &self.nodes
+            && *of == version
+        {
+            return Arc::clone(nodes);
+        }
+        let nodes: Arc<[NodeView]> = self.list_nodes().into();
+        self.nodes = Some((version, Arc::clone(&nodes)));
+        nodes
+    }
+
+    fn list_nodes(&self) -> Vec<NodeView> {
         let me = self.links.me();
         let same_region =
             |tags: &BTreeMap<String, String>| tags.get("region") == me.tags.get("region");
@@ -374,16 +444,21 @@ impl Node {
         let ended = matches!(report.progress, Progress::Finished(_));
         let Some(wall) = self.cluster_now() else { return };
         let Some(Leading { stage: Fresh::Yes(leader), .. }) = &mut self.leading else { return };
-        let open = state.execution(execution).is_some_and(|row| row.outcome.is_open());
-        let lost = state
-            .execution(execution)
-            .is_some_and(|row| row.outcome == crate::jobs::job::Outcome::Lost);
-        if ended && !open && !lost {
+        // Its claim is in this state, which is fresh: an execution that is not open has its end.
+        if ended && !state.awaits_end(execution) {
             return self.tell(from, Dispatch::Ack(execution));
+        }
+        let weight = match &report.progress {
+            Progress::Finished(result) => weight_of(result),
+            Progress::Started(_) => 0,
+        };
+        // Its node keeps it and reports it again.
+        if ended && !self.unkept.has_room(weight) {
+            return;
         }
         if let Some(command) = leader.on_report(report) {
             let ack = ended.then_some(from);
-            self.propose_own(wall, command, Own::Report { execution, ack });
+            self.propose_own(wall, command, Own::Report { execution, ack, weight });
         }
     }
 
@@ -393,6 +468,7 @@ impl Node {
         let id = CommandId { node: self.id(), boot: self.config.boot, seq };
         let payload = encode(&Stamped { stamp, id: None, command });
         if let Some(engine) = &mut self.engine {
+            self.unkept.on_proposed(own.weight());
             self.own.insert(id, own);
             engine.propose(id, payload);
         }
@@ -401,13 +477,14 @@ impl Node {
     /// True if the proposal was one of the node's own, which is settled by this.
     pub(super) fn on_own_proposal(&mut self, id: CommandId, taken: bool) -> bool {
         let Some(own) = self.own.remove(&id) else { return false };
-        if let Own::Report { execution, ack: Some(node) } = own
+        self.unkept.on_settled(own.weight());
+        if let Own::Report { execution, ack: Some(node), .. } = own
             && taken
         {
             self.tell(node, Dispatch::Ack(execution));
         }
         let Some(leading) = &mut self.leading else { return true };
-        leading.look = true;
+        leading.look = Look::Everything;
         match (own, &mut leading.stage) {
             (Own::Claim, Fresh::Yes(leader)) => leader.on_claimed(),
             (Own::Report { execution, .. }, Fresh::Yes(leader)) => leader.on_reported(execution),
@@ -431,6 +508,10 @@ impl Node {
         id: CommandId,
         write: &Write,
     ) -> Result<(), RequestError> {
+        if matches!(write, Write::RunJob(_)) && self.unkept.is_behind() {
+            let text = "the disk is behind with it, and nothing new is run until it has caught up";
+            return Err(RequestError::HistoryUnavailable(text.into()));
+        }
         let no_leader = || RequestError::NoLeader("this node no longer leads".into());
         let state = self.state().ok_or(RequestError::NotServer)?;
         if let Some(refusal) = self.refusal_of_full_disk() {
@@ -449,7 +530,10 @@ impl Node {
         match write {
             Write::PutJob(spec) => {
                 let anchor = state.anchor_for(spec, stamp);
-                let next = next_of(state, spec, stamp, anchor)?;
+                let next = match known_next(state, spec, stamp) {
+                    Some(next) => Some(next),
+                    None => next_of(state, spec, stamp, anchor)?,
+                };
                 Ok(Command::PutJob { spec: spec.clone(), timing: Timing { anchor, next } })
             }
             Write::DeleteJob(name) => Ok(Command::DeleteJob { name: name.clone() }),
@@ -499,6 +583,14 @@ impl Node {
     pub(super) fn forwarded_by(&mut self, id: CommandId) -> Option<NodeId> {
         self.forwarded.remove(&id)
     }
+}
+
+/// The next instant of a stored job that is put again with the times that it has: what was worked
+/// out for them holds until it is due.
+fn known_next(state: &State, spec: &JobSpec, stamp: Wall) -> Option<Wall> {
+    let job = state.job(&spec.name)?;
+    let is_same = job.spec.has_times_of(spec) && !job.spec.disabled && !spec.disabled;
+    job.next.filter(|next| is_same && *next > stamp)
 }
 
 fn next_of(
@@ -561,7 +653,7 @@ impl Node {
         }
         if let Some(leading) = &mut self.leading {
             leading.changing = false;
-            leading.look = true;
+            leading.look = Look::Everything;
         }
     }
 
@@ -643,7 +735,7 @@ impl Node {
         match (self.raft_leader(), &mut self.leading) {
             (Some(leader), Some(leading)) if leader == me => {
                 leading.leaving.insert(me, self.config.boot);
-                leading.look = true;
+                leading.look = Look::Everything;
             }
             (Some(leader), _) => {
                 self.links.send(leader, Lane::Control, Message::Leave);
@@ -657,7 +749,7 @@ impl Node {
         let boot = self.links.peer(from).map(|peer| peer.hello.boot);
         if let (Some(leading), Some(boot)) = (&mut self.leading, boot) {
             leading.leaving.insert(from, boot);
-            leading.look = true;
+            leading.look = Look::Everything;
         }
     }
 }
