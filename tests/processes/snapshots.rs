@@ -78,9 +78,7 @@ fn a_server_that_dies_while_it_installs_snapshots_catches_up_in_the_end() {
     }
     load.stop();
     let wanted = applied(&cluster, others[0]);
-    wait("the lagging server to catch up", || {
-        (applied(&cluster, lagging) >= wanted).then_some(())
-    });
+    wait("the lagging server to catch up", || (applied(&cluster, lagging) >= wanted).then_some(()));
     assert!(covered(&cluster, lagging) > 0, "it has a snapshot of its own");
     cluster.settle(3, 0);
     (0..3).for_each(|server| load.check(&cluster, server));
