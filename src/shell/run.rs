@@ -301,11 +301,7 @@ fn recover_if_told(config: &AgentConfig) -> Result<(), ExitError> {
     Ok(())
 }
 
-fn boot(
-    config: NodeConfig,
-    recovered: &Recovered,
-    now: Now,
-) -> Result<Node, ExitError> {
+fn boot(config: NodeConfig, recovered: &Recovered, now: Now) -> Result<Node, ExitError> {
     let seed = rand::rng().random();
     Node::boot(config, seed, recovered, now).map_err(|error| match error {
         BootError::Local(_) | BootError::Consensus(_) => ExitError::Damaged(error.to_string()),
