@@ -32,8 +32,10 @@ impl Node {
         if changed {
             self.on_status(&before);
         }
-        if progressed {
+        if changed || reshaped {
             self.look_again();
+        } else if progressed {
+            self.look_at_jobs();
         }
         self.settle_founding();
         let is_unsure = self.raft.leader.is_none() || self.raft.doubt.is_some();
@@ -103,7 +105,7 @@ impl Node {
     }
 
     fn on_applied(&mut self, index: LogIndex, outcome: Outcome) {
-        self.look_again();
+        self.look_at_jobs();
         self.unkept.push(index, outcome.changes);
         let Some(id) = outcome.id else {
             if let Err(error) = outcome.applied {

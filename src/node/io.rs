@@ -186,7 +186,7 @@ pub enum Output {
         task: SnapshotTask,
     },
     /// Carry out these changes of the history of executions in their order, those that were carried
-    /// out before excepted, and answer with [`Input::HistoryKept`]. No sync is needed: the log holds
+    /// out before excepted, and answer with [`Input::HistoryKept`]. No sync is needed: the log has
     /// what they came from, and at the next boot all that a snapshot does not cover come again.
     History {
         /// The last entry that these changes cover; the changes that come later have greater ones.

@@ -44,6 +44,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -65,6 +66,7 @@ use crate::codec::DecodeError;
 use crate::codec::record::Recovered;
 use crate::consensus::{self, Engine, EngineConfig, Standing};
 use crate::dispatch::agent::Agent;
+use crate::dispatch::leader::NodeView;
 use crate::id::{ClusterId, CommandId, NodeId, RequestId, Term};
 use crate::membership::formation::{Candidate, Formation, Start};
 use crate::membership::gossip::Gossiper;
@@ -157,6 +159,8 @@ pub struct Node {
     no_leader_at: Mono,
     report_at: Mono,
     dial_basis: Option<DialBasis>,
+    /// The nodes that may run something, as of that version of the links.
+    nodes: Option<(u64, Arc<[NodeView]>)>,
     /// The version of the links of which formation knows.
     formation_basis: Option<u64>,
 }
@@ -236,6 +240,7 @@ impl Node {
             no_leader_at: now.mono + NO_LEADER_EVERY,
             report_at: now.mono + REPORT_EVERY,
             dial_basis: None,
+            nodes: None,
             formation_basis: None,
         };
         if let (None, Some(cluster)) = (node.local.cluster, node.config.joins) {
