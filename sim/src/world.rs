@@ -22,6 +22,7 @@ use madsim::task::{spawn_local, yield_now};
 use madsim::time::{sleep, timeout};
 use rand::RngExt;
 
+use crate::archive::{self, Archive, Task};
 use crate::exec::{Launched, record};
 use crate::links::{GOSSIP_PORT, Links, PEER_PORT, Packet, addr_of, host_of};
 use crate::mailbox::Mailbox;
@@ -66,6 +67,7 @@ pub(crate) struct Host {
     pub(crate) inbox: Mailbox<Input>,
     links: RefCell<Links>,
     writes: Mailbox<Write>,
+    pub(crate) archive: Archive,
     open: Open,
     request_last: Cell<u64>,
     kills: RefCell<BTreeMap<ExecutionId, Rc<Mailbox<String>>>>,
@@ -264,7 +266,10 @@ impl World for SimWorld {
             Output::Persist { write, records, snapshot } => {
                 host.writes.push(Write { write, records, snapshot });
             }
-            Output::History { .. } | Output::ReadHistory { .. } => {}
+            Output::History { upto, changes } => {
+                host.archive.push(Task::Apply { upto, changes });
+            }
+            Output::ReadHistory { id, query } => host.archive.push(Task::Read { id, query }),
             Output::Launch(spec) => {
                 let kill = Rc::new(Mailbox::default());
                 record(&host.shared, host.index, &spec);
@@ -324,6 +329,12 @@ pub(crate) async fn run_host(index: usize) {
             return;
         }
     };
+    if machine.config.is_server()
+        && let Err(error) = archive::open(machine)
+    {
+        shared.halts.borrow_mut().push((index, error.to_string()));
+        return;
+    }
     let mut config = machine.config.clone();
     config.boot = Boot(boot);
     let seed = shared.rng.borrow_mut().random();
@@ -344,6 +355,7 @@ pub(crate) async fn run_host(index: usize) {
         inbox: Mailbox::default(),
         links: RefCell::default(),
         writes: Mailbox::default(),
+        archive: Archive::default(),
         open: RefCell::default(),
         request_last: Cell::default(),
         kills: RefCell::default(),
@@ -355,6 +367,9 @@ pub(crate) async fn run_host(index: usize) {
     }
     spawn_local(Rc::clone(&host).keep_links(Arc::clone(&endpoint)));
     spawn_local(Rc::clone(&host).write_disk());
+    if machine.config.is_server() {
+        spawn_local(archive::keep(Rc::clone(&host), Rc::clone(&shared), index));
+    }
     let mut world = SimWorld { host: Rc::clone(&host), endpoint: Arc::clone(&endpoint) };
     loop {
         let next = turn(&mut node, &mut world);
