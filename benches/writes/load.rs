@@ -106,16 +106,18 @@ fn drive<C: Client>(
     let (number_cell, seen) = (Cell::new(*number), RefCell::new(Seen::default()));
     let shared = Rc::new(Shared { number: number_cell, seen, begin, end });
     let local = LocalSet::new();
-    for _ in 0..clients {
-        local.spawn_local(one::<C>(addr, Rc::clone(&shared)));
-    }
+    let one = |_| local.spawn_local(one::<C>(addr, Rc::clone(&shared)));
+    let clients_run: Vec<_> = (0..clients).map(one).collect();
     let cpu = local.block_on(&runtime, async {
         tokio::time::sleep_until(begin.into()).await;
         let before = thread_cpu_micros();
         tokio::time::sleep_until(end.into()).await;
-        thread_cpu_micros() - before
+        let cpu = thread_cpu_micros() - before;
+        for client in clients_run {
+            client.await.expect("a client does not panic");
+        }
+        cpu
     });
-    runtime.block_on(local);
     *number = shared.number.get();
     let mut seen = shared.seen.take();
     seen.clients = clients;

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use cronclave::codec::record::{Record, Snapshot};
-use cronclave::consensus::SnapshotSource;
+use cronclave::codec::record::Record;
+use cronclave::codec::snapshot::History;
+use cronclave::consensus::{SnapshotDone, SnapshotTask, TaskId};
 use cronclave::driver::{Turn, World, turn};
-use cronclave::id::{Boot, ExecutionId, RequestId, WriteId};
+use cronclave::id::{Boot, ExecutionId, LogIndex, RequestId, WriteId};
 use cronclave::node::Node;
 use cronclave::node::io::{Input, Output};
 use cronclave::node::request::Request;
@@ -56,7 +57,6 @@ const TAG: u64 = 0;
 struct Write {
     write: WriteId,
     records: Vec<Record>,
-    snapshot: Option<SnapshotSource>,
 }
 
 /// One boot of one node, seen from its machine.
@@ -68,6 +68,7 @@ pub(crate) struct Host {
     links: RefCell<Links>,
     writes: Mailbox<Write>,
     pub(crate) archive: Archive,
+    tasks: Mailbox<(TaskId, SnapshotTask)>,
     open: Open,
     request_last: Cell<u64>,
     kills: RefCell<BTreeMap<ExecutionId, Rc<Mailbox<String>>>>,
@@ -135,25 +136,98 @@ impl Host {
                 false => timeout(SEAL_AFTER, self.writes.pop()).await.ok(),
             };
             sealed = next.is_none();
-            let Some(Write { write, records, snapshot }) = next else {
+            let Some(Write { write, records }) = next else {
                 self.machine().disk.borrow_mut().seal();
                 self.run_disk().await;
                 continue;
             };
             self.wait_for_room().await;
-            let snapshot = snapshot.map(|source| Snapshot {
-                meta: source.meta.clone(),
-                index: source.index,
-                data: source.encode(),
-            });
-            let queued = self.machine().disk.borrow_mut().write(&records, snapshot.as_ref());
+            let queued = self.machine().disk.borrow_mut().write(&records, None);
             if let Err(error) = queued {
                 self.inbox.push(Input::DiskFailed { reason: error.to_string() });
                 return;
             }
             self.run_disk().await;
-            let snapshot = snapshot.map(|snapshot| snapshot.data);
-            self.inbox.push(Input::Persisted { write, snapshot });
+            self.inbox.push(Input::Persisted { write });
+        }
+    }
+
+    /// Does one task with snapshot files after the other; snapshots are built beside them.
+    async fn keep_snapshots(self: Rc<Self>) {
+        loop {
+            let (id, task) = self.tasks.pop().await;
+            match &task {
+                SnapshotTask::Build(source) => {
+                    let index = source.index;
+                    spawn_local(Rc::clone(&self).build_snapshot(id, task, index));
+                    continue;
+                }
+                SnapshotTask::Install { .. } => {
+                    self.room().await;
+                    sleep(self.shared.draw_micros(SYNC_MICROS)).await;
+                    let installed = self.perform_task(task, &History::default());
+                    // The node may die in between: its next life does the rest then.
+                    let history = self.machine().snapshots.borrow().history();
+                    self.archive.replace(history).await;
+                    self.report_task(id, installed);
+                    continue;
+                }
+                // What is not synced costs no time that a simulation could show.
+                SnapshotTask::Read { .. }
+                | SnapshotTask::Close { .. }
+                | SnapshotTask::Receive { .. }
+                | SnapshotTask::Verify { .. }
+                | SnapshotTask::Discard { .. } => {}
+            }
+            let done = self.perform_task(task, &History::default());
+            self.report_task(id, done);
+        }
+    }
+
+    async fn build_snapshot(self: Rc<Self>, id: TaskId, task: SnapshotTask, index: LogIndex) {
+        self.room().await;
+        let history = self.archive.export(index).await;
+        sleep(self.shared.draw_micros(SYNC_MICROS)).await;
+        let built = self.perform_task(task, &history);
+        self.report_task(id, built);
+    }
+
+    fn perform_task(&self, task: SnapshotTask, history: &History) -> Option<SnapshotDone> {
+        let begins = matches!(task, SnapshotTask::Receive { offset: 0, .. });
+        let has_room = self.machine().room.get() == Room::Free;
+        let done = match task {
+            SnapshotTask::Receive { file, .. } if !has_room => {
+                self.machine().snapshots.borrow_mut().discard(file);
+                let reason = "no space is left on a simulated disk".to_owned();
+                Some(SnapshotDone::Received(Err(reason)))
+            }
+            task => task.perform(&mut self.machine().snapshots.borrow_mut(), history),
+        }?;
+        let mut counts = self.shared.snapshots.get();
+        match &done {
+            SnapshotDone::Built(_) => counts.built += 1,
+            SnapshotDone::Received(Ok(())) => {
+                counts.received += 1;
+                counts.begun += u64::from(begins);
+            }
+            SnapshotDone::Installed => counts.installed += 1,
+            SnapshotDone::Read(_) | SnapshotDone::Received(Err(_)) | SnapshotDone::Verified(_) => {}
+        }
+        self.shared.snapshots.set(counts);
+        Some(done)
+    }
+
+    /// Some tasks are not answered.
+    fn report_task(&self, id: TaskId, done: Option<SnapshotDone>) {
+        if let Some(done) = done {
+            self.inbox.push(Input::SnapshotDone { id, done });
+        }
+    }
+
+    /// Waits while there is no space.
+    async fn room(&self) {
+        while self.machine().room.get() == Room::None {
+            sleep(FULL_RETRY).await;
         }
     }
 
@@ -164,9 +238,7 @@ impl Host {
         }
         let reason = "no space is left on a simulated disk".to_owned();
         self.inbox.push(Input::DiskFull { reason });
-        while self.machine().room.get() == Room::None {
-            sleep(FULL_RETRY).await;
-        }
+        self.room().await;
         self.inbox.push(Input::DiskFree);
     }
 
@@ -263,9 +335,8 @@ impl World for SimWorld {
             Output::Resolve { name } => {
                 spawn_local(resolve(Rc::clone(host), name));
             }
-            Output::Persist { write, records, snapshot } => {
-                host.writes.push(Write { write, records, snapshot });
-            }
+            Output::Persist { write, records } => host.writes.push(Write { write, records }),
+            Output::Snapshot { id, task } => host.tasks.push((id, task)),
             Output::History { upto, changes } => {
                 host.archive.push(Task::Apply { upto, changes });
             }
@@ -321,6 +392,8 @@ pub(crate) async fn run_host(index: usize) {
     let machine = shared.machine(index);
     let boot = machine.boots.get() + 1;
     machine.boots.set(boot);
+    let newest = machine.snapshots.borrow().newest();
+    machine.disk.borrow_mut().set_snapshot(newest);
     let recovered = machine.disk.borrow_mut().recover();
     let recovered = match recovered {
         Ok(recovered) => recovered,
@@ -356,6 +429,7 @@ pub(crate) async fn run_host(index: usize) {
         links: RefCell::default(),
         writes: Mailbox::default(),
         archive: Archive::default(),
+        tasks: Mailbox::default(),
         open: RefCell::default(),
         request_last: Cell::default(),
         kills: RefCell::default(),
@@ -370,6 +444,7 @@ pub(crate) async fn run_host(index: usize) {
     if machine.config.is_server() {
         spawn_local(archive::keep(Rc::clone(&host), Rc::clone(&shared), index));
     }
+    spawn_local(Rc::clone(&host).keep_snapshots());
     let mut world = SimWorld { host: Rc::clone(&host), endpoint: Arc::clone(&endpoint) };
     loop {
         let next = turn(&mut node, &mut world);

@@ -14,6 +14,7 @@ use chrono_tz::{TZ_VARIANTS, Tz};
 use crate::cli::addr::{self, Interface};
 use crate::cli::keys::{self, KEYS, Key, Standing};
 use crate::cli::sources::{Found, Origin, Raw, Settings, split_list, without_secrets};
+use crate::consensus::LogBounds;
 use crate::id::NodeName;
 use crate::jobs::history::change::Limits;
 use crate::schedule::parse_go_duration;
@@ -28,6 +29,10 @@ pub const BOOTSTRAP_EXPECT_MAX: u32 = 31;
 pub const JOIN_COUNT_MAX: usize = 256;
 /// The most rounds of `retry-join` that may be asked for; more is "for ever", which is 0.
 const RETRY_MAX_MAX: u32 = 1_000_000_000;
+/// The least log after which a snapshot is taken, in bytes: a snapshot costs some syncs.
+const SNAPSHOT_AFTER_MIN: u64 = 16 << 10;
+/// The most that any part of the log may have, in bytes.
+const LOG_SIZE_MAX: u64 = 1 << 44;
 /// The most executions of one job that may be kept.
 const HISTORY_ROWS_MAX: u64 = 10_000_000;
 /// The least room for executions: a few with all of their output.
@@ -109,6 +114,7 @@ pub(crate) fn build(
         tags,
         profile,
         raft_multiplier: of.number("raft-multiplier", 1, 10)?,
+        log_bounds: log_bounds(&of)?,
         timezone: timezone(&of)?,
         drain_timeout: of.duration("drain-timeout", Duration::ZERO)?,
         misfire_grace: of.duration("misfire-grace", Duration::ZERO)?,
@@ -128,6 +134,23 @@ fn retry_max(of: &Of<'_>) -> Result<Option<String>, ExitError> {
     let rounds: u32 = of.number("retry-max", 0, RETRY_MAX_MAX)?;
     let text = || format!("retry-max {rounds} is ignored: a node never gives up joining");
     Ok((rounds > 0).then(text))
+}
+
+/// How large the log gets before and after a snapshot.
+fn log_bounds(of: &Of<'_>) -> Result<LogBounds, ExitError> {
+    let snapshot_after_bytes = of.size("snapshot-after", SNAPSHOT_AFTER_MIN, LOG_SIZE_MAX)?;
+    let bytes_max = of.size("log-max-size", 2 * SNAPSHOT_AFTER_MIN, LOG_SIZE_MAX)?;
+    let least = snapshot_after_bytes.saturating_mul(2);
+    if bytes_max < least {
+        let right = format_args!("at least twice snapshot-after, {least} bytes");
+        return Err(of.wrong_text("log-max-size", right));
+    }
+    Ok(LogBounds {
+        snapshot_after_bytes,
+        keep_bytes: of.size("log-keep-size", 0, LOG_SIZE_MAX)?,
+        keep_entries: of.number("log-keep-entries", 0, u64::MAX >> 8)?,
+        bytes_max,
+    })
 }
 
 /// How much history of executions is kept.

@@ -439,7 +439,7 @@ impl Run {
             6 => {
                 // No write has this number.
                 let write = WriteId(u64::MAX - orders.number(0));
-                self.bench.input(Input::Persisted { write, snapshot: None });
+                self.bench.input(Input::Persisted { write });
             }
             7..=9 => self.bench.keep_history(),
             10 => {

@@ -176,9 +176,7 @@ impl State {
             return Applied::Put { job: old, created: false };
         }
         let same_schedule = old.spec.has_schedule_of(spec);
-        let same_span =
-            (old.spec.starts_at, old.spec.expires_at) == (spec.starts_at, spec.expires_at);
-        let keeps_next = same_schedule && same_span && !old.spec.disabled && !spec.disabled;
+        let keeps_next = old.spec.has_times_of(spec) && !old.spec.disabled && !spec.disabled;
         let mut job = Job { spec: Arc::clone(spec), revision: turn.revision(), ..(*old).clone() };
         if !same_schedule {
             job.anchor = timing.anchor;

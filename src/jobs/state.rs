@@ -227,12 +227,18 @@ impl From<Image> for State {
 impl State {
     /// Puts a job in the place of the one of its name, and its `next` into the timetable.
     pub(super) fn store_job(&mut self, job: Arc<Job>) {
-        let name = job.spec.name.clone();
-        self.remove_job(&name);
-        if let (false, Some(next)) = (job.spec.disabled, job.next) {
-            self.due.insert((next, name.clone()));
+        let due = |job: &Job| if job.spec.disabled { None } else { job.next };
+        let (name, after) = (job.spec.name.clone(), due(&job));
+        let before = self.jobs.insert(name.clone(), job).and_then(|old| due(&old));
+        if before == after {
+            return;
         }
-        self.jobs.insert(name, job);
+        if let Some(next) = before {
+            self.due.remove(&(next, name.clone()));
+        }
+        if let Some(next) = after {
+            self.due.insert((next, name));
+        }
     }
 
     /// Takes a job and its `next` out.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::codec::frame::Lane;
 use crate::codec::record::{Doubt, Record};
-use crate::consensus::{Settled, SnapshotSource};
+use crate::consensus::{Settled, SnapshotDone, SnapshotTask, TaskId};
 use crate::dispatch::launch::LaunchSpec;
 use crate::id::{
     ClusterId, ExecutionId, LogIndex, NodeId, NodeName, RequestId, SessionId, Term, WriteId,
@@ -76,8 +76,13 @@ pub enum Input {
     Persisted {
         /// Which.
         write: WriteId,
-        /// The bytes of its snapshot, if it had one.
-        snapshot: Option<Bytes>,
+    },
+    /// What came of [`Output::Snapshot`].
+    SnapshotDone {
+        /// Which task.
+        id: TaskId,
+        /// What came of it.
+        done: SnapshotDone,
     },
     /// All changes of [`Output::History`] up to and with this entry are carried out: a page that is
     /// read from here on shows them. Whether they are durable is another matter.
@@ -165,17 +170,23 @@ pub enum Output {
         name: String,
     },
     /// Write these records in order, sync, and answer with [`Input::Persisted`]. Groups of records
-    /// come one at a time; a snapshot comes alone, and does not hold up the groups.
+    /// come one at a time.
     Persist {
         /// The node's name for the group.
         write: WriteId,
         /// The records.
         records: Vec<Record>,
-        /// A snapshot to be encoded and made durable, in place of records.
-        snapshot: Option<SnapshotSource>,
+    },
+    /// Do something with snapshot files, beside the groups of records, and answer with
+    /// [`Input::SnapshotDone`] where the task says so.
+    Snapshot {
+        /// The node's name for the task.
+        id: TaskId,
+        /// What to do.
+        task: SnapshotTask,
     },
     /// Carry out these changes of the history of executions in their order, those that were carried
-    /// out before excepted, and answer with [`Input::HistoryKept`]. No sync is needed: the log holds
+    /// out before excepted, and answer with [`Input::HistoryKept`]. No sync is needed: the log has
     /// what they came from, and at the next boot all that a snapshot does not cover come again.
     History {
         /// The last entry that these changes cover; the changes that come later have greater ones.

@@ -5,6 +5,7 @@
 //! as any acknowledgement) and its clock is set, until Raft says that it no longer holds a quorum.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::RngExt;
@@ -57,9 +58,21 @@ pub(super) struct Leading {
     changing: bool,
     admitting: BTreeMap<NodeId, Boot>,
     settling: bool,
-    look: bool,
+    look: Look,
+    /// When it looks at everything though nothing has happened.
+    look_at: Mono,
     wake: Option<Mono>,
     clock_off_at: Option<Mono>,
+}
+
+/// What a leader has to look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Look {
+    Nothing,
+    /// What is due and what runs.
+    Jobs,
+    /// That, and who is there and who votes.
+    Everything,
 }
 
 /// Whether a leader's state is as fresh as any acknowledgement.
@@ -113,7 +126,17 @@ impl Node {
     /// Something has happened that a leader may have to act on.
     pub(super) fn look_again(&mut self) {
         if let Some(leading) = &mut self.leading {
-            leading.look = true;
+            leading.look = Look::Everything;
+        }
+    }
+
+    /// Entries were applied. They move no server that votes, so under load a leader need not look
+    /// for each batch at who is there.
+    pub(super) fn look_at_jobs(&mut self) {
+        let is_quiet = self.raft.is_settled && self.raft.learners.is_empty();
+        let look = if is_quiet { Look::Jobs } else { Look::Everything };
+        if let Some(leading) = &mut self.leading {
+            leading.look = leading.look.max(look);
         }
     }
 
@@ -145,7 +168,8 @@ impl Node {
                 changing: false,
                 admitting: BTreeMap::new(),
                 settling: false,
-                look: true,
+                look: Look::Everything,
+                look_at: self.now.mono,
                 wake: None,
                 clock_off_at: None,
             });
@@ -171,7 +195,9 @@ impl Node {
             if let Some(leading) = &mut self.leading
                 && matches!(leading.stage, Fresh::Asking | Fresh::At(_))
             {
-                leading.look = index.is_some();
+                if index.is_some() {
+                    leading.look = Look::Everything;
+                }
                 leading.stage = index.map_or(Fresh::Asking, Fresh::At);
             }
             return;
@@ -194,11 +220,16 @@ impl Node {
         let now = self.now.mono;
         let Some(leading) = &mut self.leading else { return false };
         let due = leading.wake.is_some_and(|at| at <= now);
-        if !leading.look && !due {
+        let look = std::mem::replace(&mut leading.look, Look::Nothing);
+        if look == Look::Nothing && !due {
             return false;
         }
-        leading.look = false;
-        leading.wake = Some(now + LOOK_EVERY);
+        let is_new = !matches!(leading.stage, Fresh::Yes(_));
+        let looks_around = look == Look::Everything || is_new || now >= leading.look_at;
+        if looks_around {
+            leading.look_at = now + LOOK_EVERY;
+        }
+        leading.wake = Some(leading.look_at);
         self.become_fresh();
         let Some(wall) = self.cluster_now() else { return false };
         if self.disk_full.is_some() {
@@ -207,8 +238,10 @@ impl Node {
         }
         let at = Now { mono: now, wall };
         let clock_off = self.hand_over_if_clock_is_off();
-        self.introduce(wall);
-        self.pilot();
+        if looks_around {
+            self.introduce(wall);
+            self.pilot();
+        }
         if !clock_off && !self.unkept.is_behind() {
             self.dispatch(at);
         }
@@ -244,7 +277,7 @@ impl Node {
         let Some(Leading { term, stage: Fresh::Yes(_), look, .. }) = &mut self.leading else {
             return;
         };
-        *look = true;
+        *look = Look::Everything;
         let term = *term;
         let leader = Some(self.id());
         self.links.send_all(&Message::Leads { term, leader });
@@ -363,7 +396,19 @@ impl Node {
     }
 
     /// The nodes of the leader's region that answer, itself included.
-    fn nodes(&self) -> Vec<NodeView> {
+    fn nodes(&mut self) -> Arc<[NodeView]> {
+        let version = self.links.version();
+        if let Some((of, nodes)) = &self.nodes
+            && *of == version
+        {
+            return Arc::clone(nodes);
+        }
+        let nodes: Arc<[NodeView]> = self.list_nodes().into();
+        self.nodes = Some((version, Arc::clone(&nodes)));
+        nodes
+    }
+
+    fn list_nodes(&self) -> Vec<NodeView> {
         let me = self.links.me();
         let same_region =
             |tags: &BTreeMap<String, String>| tags.get("region") == me.tags.get("region");
@@ -439,7 +484,7 @@ impl Node {
             self.tell(node, Dispatch::Ack(execution));
         }
         let Some(leading) = &mut self.leading else { return true };
-        leading.look = true;
+        leading.look = Look::Everything;
         match (own, &mut leading.stage) {
             (Own::Claim, Fresh::Yes(leader)) => leader.on_claimed(),
             (Own::Report { execution, .. }, Fresh::Yes(leader)) => leader.on_reported(execution),
@@ -485,7 +530,10 @@ impl Node {
         match write {
             Write::PutJob(spec) => {
                 let anchor = state.anchor_for(spec, stamp);
-                let next = next_of(state, spec, stamp, anchor)?;
+                let next = match known_next(state, spec, stamp) {
+                    Some(next) => Some(next),
+                    None => next_of(state, spec, stamp, anchor)?,
+                };
                 Ok(Command::PutJob { spec: spec.clone(), timing: Timing { anchor, next } })
             }
             Write::DeleteJob(name) => Ok(Command::DeleteJob { name: name.clone() }),
@@ -535,6 +583,14 @@ impl Node {
     pub(super) fn forwarded_by(&mut self, id: CommandId) -> Option<NodeId> {
         self.forwarded.remove(&id)
     }
+}
+
+/// The next instant of a stored job that is put again with the times that it has: what was worked
+/// out for them holds until it is due.
+fn known_next(state: &State, spec: &JobSpec, stamp: Wall) -> Option<Wall> {
+    let job = state.job(&spec.name)?;
+    let is_same = job.spec.has_times_of(spec) && !job.spec.disabled && !spec.disabled;
+    job.next.filter(|next| is_same && *next > stamp)
 }
 
 fn next_of(
@@ -597,7 +653,7 @@ impl Node {
         }
         if let Some(leading) = &mut self.leading {
             leading.changing = false;
-            leading.look = true;
+            leading.look = Look::Everything;
         }
     }
 
@@ -679,7 +735,7 @@ impl Node {
         match (self.raft_leader(), &mut self.leading) {
             (Some(leader), Some(leading)) if leader == me => {
                 leading.leaving.insert(me, self.config.boot);
-                leading.look = true;
+                leading.look = Look::Everything;
             }
             (Some(leader), _) => {
                 self.links.send(leader, Lane::Control, Message::Leave);
@@ -693,7 +749,7 @@ impl Node {
         let boot = self.links.peer(from).map(|peer| peer.hello.boot);
         if let (Some(leading), Some(boot)) = (&mut self.leading, boot) {
             leading.leaving.insert(from, boot);
-            leading.look = true;
+            leading.look = Look::Everything;
         }
     }
 }

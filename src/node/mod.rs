@@ -44,6 +44,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -65,6 +66,7 @@ use crate::codec::DecodeError;
 use crate::codec::record::Recovered;
 use crate::consensus::{self, Engine, EngineConfig, Standing};
 use crate::dispatch::agent::Agent;
+use crate::dispatch::leader::NodeView;
 use crate::id::{ClusterId, CommandId, NodeId, RequestId, Term};
 use crate::membership::formation::{Candidate, Formation, Start};
 use crate::membership::gossip::Gossiper;
@@ -157,6 +159,8 @@ pub struct Node {
     no_leader_at: Mono,
     report_at: Mono,
     dial_basis: Option<DialBasis>,
+    /// The nodes that may run something, as of that version of the links.
+    nodes: Option<(u64, Arc<[NodeView]>)>,
     /// The version of the links of which formation knows.
     formation_basis: Option<u64>,
 }
@@ -236,6 +240,7 @@ impl Node {
             no_leader_at: now.mono + NO_LEADER_EVERY,
             report_at: now.mono + REPORT_EVERY,
             dial_basis: None,
+            nodes: None,
             formation_basis: None,
         };
         if let (None, Some(cluster)) = (node.local.cluster, node.config.joins) {
@@ -368,7 +373,8 @@ impl Node {
             Input::Frame { session, payload } => self.on_frame(session, &payload),
             Input::Datagram { from, payload } => self.roster.on_datagram(now, from, &payload),
             Input::Resolved { name, result } => self.roster.on_resolved(now, &name, result),
-            Input::Persisted { write, snapshot } => self.on_persisted(write, snapshot),
+            Input::Persisted { write } => self.on_persisted(write),
+            Input::SnapshotDone { id, done } => self.on_snapshot_done(id, done),
             Input::HistoryKept { upto } => self.unkept.on_kept(upto),
             Input::HistoryRead { id, page } => self.on_history_read(id, page),
             Input::DiskFailed { reason } => self.halt(format!("the disk failed: {reason}")),
@@ -399,7 +405,7 @@ impl Node {
 
 fn engine_config(config: &NodeConfig) -> EngineConfig {
     let multiplier = u32::from(config.raft_multiplier);
-    EngineConfig { multiplier, ..EngineConfig::new(config.id()) }
+    EngineConfig { multiplier, log: config.log, ..EngineConfig::new(config.id()) }
 }
 
 fn hello(

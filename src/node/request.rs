@@ -124,6 +124,12 @@ pub enum RequestError {
     /// Too many requests are open here. State unchanged: try again later.
     #[error("busy: {0} requests are open, at most that many are taken")]
     Busy(usize),
+    /// The log has grown to its bound. State unchanged: try again when a snapshot is durable.
+    #[error(
+        "busy: the log has grown to log-max-size, and the snapshot that lets it shrink is not \
+         durable yet; try again in a few seconds"
+    )]
+    LogFull,
     /// The request is not valid. State unchanged: give up.
     #[error("{0}")]
     Invalid(String),

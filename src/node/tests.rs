@@ -9,8 +9,8 @@ use std::time::Duration;
 use super::config::NodeRole;
 use super::*;
 use crate::codec::memory_disk::MemoryDisk;
-use crate::codec::record::{Record, Snapshot};
-use crate::consensus::SnapshotSource;
+use crate::codec::record::Record;
+use crate::consensus::LogBounds;
 use crate::dispatch::leader::Patience;
 use crate::id::{Boot, ExecutionId, Incarnation, JobName, LogIndex, NodeName, WriteId};
 use crate::jobs::history::change::{Change, Order, Page, Query, Select, Sort};
@@ -30,7 +30,7 @@ struct Bench {
     node: Node,
     now: Now,
     disk: MemoryDisk,
-    writes: VecDeque<(WriteId, Vec<Record>, Option<SnapshotSource>)>,
+    writes: VecDeque<(WriteId, Vec<Record>)>,
     launched: VecDeque<ExecutionId>,
     history: Vec<(LogIndex, Vec<(LogIndex, Change)>)>,
     reads: VecDeque<(RequestId, Query)>,
@@ -55,6 +55,7 @@ fn config(boot: u64) -> NodeConfig {
         dead_server_grace: Duration::from_secs(60),
         profile: Profile::Lan,
         raft_multiplier: 1,
+        log: LogBounds::default(),
         patience: Patience::default(),
         timezone: "UTC".to_owned(),
         version: "0.0.0".to_owned(),
@@ -137,23 +138,17 @@ impl Bench {
             while let Some(output) = self.node.poll_output() {
                 self.perform(output);
             }
-            let Some((write, records, snapshot)) = self.writes.pop_front() else { return };
-            let snapshot = snapshot.map(|source| {
-                let (meta, index) = (source.meta.clone(), source.index);
-                Snapshot { meta, index, data: source.encode() }
-            });
-            self.disk.write(&records, snapshot.as_ref()).unwrap();
+            let Some((write, records)) = self.writes.pop_front() else { return };
+            self.disk.write(&records, None).unwrap();
             self.disk.finish();
-            let snapshot = snapshot.map(|snapshot| snapshot.data);
-            self.node.push(self.now, Input::Persisted { write, snapshot });
+            self.node.push(self.now, Input::Persisted { write });
         }
     }
 
     fn perform(&mut self, output: Output) {
         match output {
-            Output::Persist { write, records, snapshot } => {
-                self.writes.push_back((write, records, snapshot));
-            }
+            Output::Persist { write, records } => self.writes.push_back((write, records)),
+            Output::Snapshot { .. } => panic!("so little log needs no snapshot"),
             Output::Launch(spec) => self.launched.push_back(spec.execution),
             Output::History { upto, changes } => self.history.push((upto, changes)),
             Output::ReadHistory { id, query } => self.reads.push_back((id, query)),

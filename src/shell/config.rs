@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use chrono_tz::Tz;
 
+use crate::consensus::LogBounds;
 use crate::id::NodeName;
 use crate::jobs::history::change::Limits;
 use crate::shell::exit::ExitError;
@@ -63,6 +64,8 @@ pub struct AgentConfig {
     pub profile: GossipProfile,
     /// Multiplies every time of Raft, 1 to 10.
     pub raft_multiplier: u8,
+    /// How large the log gets before and after a snapshot.
+    pub log_bounds: LogBounds,
     /// The time zone that a cluster gets when this node founds it.
     pub timezone: Tz,
     /// How long a stopping node waits for its running executions.

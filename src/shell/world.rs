@@ -13,7 +13,7 @@ use crate::node::io::{Event, Input, Output};
 use crate::node::request::{Reply, Request, RequestError};
 use crate::shell::archive::{Archive, ArchiveEvent, ArchiveStopped};
 use crate::shell::counters::Counters;
-use crate::shell::disk::{Completion, Disk, SnapshotSource};
+use crate::shell::disk::{Completion, Disk, SnapshotEvent, Snapshots};
 use crate::shell::exec::{ExecEvent, Executor};
 use crate::shell::http::Backend;
 use crate::shell::net::{DialId, Net, NetEvent};
@@ -48,6 +48,8 @@ pub enum End {
 pub struct Sources {
     /// Writes that are durable, or failed.
     pub disk: mpsc::Receiver<Completion>,
+    /// What has become of snapshot files.
+    pub snapshots: mpsc::Receiver<SnapshotEvent>,
     /// What the history of executions has done.
     pub archive: mpsc::Receiver<ArchiveEvent>,
     /// What happens on the network.
@@ -86,6 +88,22 @@ impl Backend for Client {
     }
 }
 
+/// What keeps a server's history and its snapshots.
+#[derive(Debug)]
+pub struct Keeper {
+    /// The history of executions.
+    pub archive: Archive,
+    /// The snapshot files.
+    pub snapshots: Snapshots,
+}
+
+impl Keeper {
+    fn stop(self) {
+        let Self { archive, snapshots } = self;
+        snapshots.stop(|| archive.stop());
+    }
+}
+
 /// The world of one node. See the [module](self).
 #[derive(Debug)]
 pub struct TokioWorld {
@@ -95,7 +113,7 @@ pub struct TokioWorld {
     ready: VecDeque<Input>,
     net: Net,
     disk: Option<Disk>,
-    archive: Option<Archive>,
+    keeper: Option<Keeper>,
     exec: Executor,
     replies: BTreeMap<RequestId, oneshot::Sender<Reply>>,
     request_last: u64,
@@ -104,12 +122,12 @@ pub struct TokioWorld {
 }
 
 impl TokioWorld {
-    /// A world of these parts, which counts in `counters`. An agent has no archive.
+    /// A world of these parts, which counts in `counters`. An agent has no keeper.
     pub fn new(
         sources: Sources,
         net: Net,
         disk: Disk,
-        archive: Option<Archive>,
+        keeper: Option<Keeper>,
         exec: Executor,
         counters: Arc<Counters>,
     ) -> Self {
@@ -119,7 +137,7 @@ impl TokioWorld {
             ready: VecDeque::new(),
             net,
             disk: Some(disk),
-            archive,
+            keeper,
             exec,
             replies: BTreeMap::new(),
             request_last: 0,
@@ -147,6 +165,7 @@ impl TokioWorld {
         let input = tokio::select! {
             biased;
             done = sources.disk.recv() => Some(done.map_or_else(disk_ended, from_disk)),
+            Some(event) = sources.snapshots.recv() => Some(from_snapshots(event)),
             Some(event) = sources.archive.recv() => Some(from_archive(event)),
             Some(event) = sources.net.recv() => Some(from_net(event)),
             Some(event) = sources.exec.recv() => from_exec(event),
@@ -160,15 +179,23 @@ impl TokioWorld {
     /// Writes what waits for the disk and for the network, and lets go of both.
     pub async fn close(mut self) {
         self.net.clone().shutdown().await;
-        let (disk, archive) = (self.disk.take(), self.archive.take());
+        let (disk, keeper) = (self.disk.take(), self.keeper.take());
         // What they report goes nowhere, and so never waits for room in a queue.
         drop(self.sources);
         let stopped = tokio::task::spawn_blocking(|| {
             disk.into_iter().for_each(Disk::stop);
-            archive.into_iter().for_each(Archive::stop);
+            keeper.into_iter().for_each(Keeper::stop);
         });
         if let Err(error) = stopped.await {
             tracing::error!(%error, "a thread of the disk did not end in order");
+        }
+    }
+
+    /// The node belongs to this cluster, durably.
+    pub fn set_cluster(&mut self, cluster: ClusterId) {
+        let told = self.keeper.as_ref().map(|keeper| keeper.snapshots.set_cluster(cluster));
+        if let Some(Err(error)) = told {
+            self.ready.push_back(Input::DiskFailed { reason: error.to_string() });
         }
     }
 
@@ -180,7 +207,7 @@ impl TokioWorld {
 
     /// Tells the archive something. Only servers have one, and only servers have something for it.
     fn ask(&mut self, tell: impl FnOnce(&Archive) -> Result<(), ArchiveStopped>) {
-        let told = self.archive.as_ref().map_or(Err(ArchiveStopped), tell);
+        let told = self.keeper.as_ref().map_or(Err(ArchiveStopped), |keeper| tell(&keeper.archive));
         if let Err(error) = told {
             self.ready.push_back(Input::DiskFailed { reason: error.to_string() });
         }
@@ -197,6 +224,9 @@ impl TokioWorld {
     fn receive(&mut self) -> Option<Input> {
         if let Ok(done) = self.sources.disk.try_recv() {
             return Some(from_disk(done));
+        }
+        if let Ok(event) = self.sources.snapshots.try_recv() {
+            return Some(from_snapshots(event));
         }
         if let Ok(event) = self.sources.archive.try_recv() {
             return Some(from_archive(event));
@@ -237,14 +267,16 @@ impl World for TokioWorld {
             Output::Close { session } => self.net.close(session),
             Output::Datagram { to, payload } => self.net.datagram(to, payload),
             Output::Resolve { name } => self.net.resolve(name),
-            Output::Persist { write, records, snapshot } => {
+            Output::Persist { write, records } => {
                 self.counters.log.count_group(&records);
-                let snapshot = snapshot.map(|source| SnapshotSource {
-                    meta: source.meta.clone(),
-                    index: source.index,
-                    encode: Box::new(move || source.encode()),
-                });
-                let submitted = self.disk.as_ref().map(|d| d.submit(write, records, snapshot));
+                let submitted = self.disk.as_ref().map(|disk| disk.submit(write, records));
+                if let Some(Err(error)) = submitted {
+                    self.ready.push_back(Input::DiskFailed { reason: error.to_string() });
+                }
+            }
+            Output::Snapshot { id, task } => {
+                let submit = |keeper: &Keeper| keeper.snapshots.submit(id, task);
+                let submitted = self.keeper.as_ref().map(submit);
                 if let Some(Err(error)) = submitted {
                     self.ready.push_back(Input::DiskFailed { reason: error.to_string() });
                 }
@@ -276,8 +308,15 @@ fn disk_ended() -> Input {
 
 fn from_disk(done: Completion) -> Input {
     match done.result {
-        Ok(snapshot) => Input::Persisted { write: done.write, snapshot },
+        Ok(()) => Input::Persisted { write: done.write },
         Err(error) => Input::DiskFailed { reason: error.to_string() },
+    }
+}
+
+fn from_snapshots(event: SnapshotEvent) -> Input {
+    match event {
+        SnapshotEvent::Done { id, done } => Input::SnapshotDone { id, done },
+        SnapshotEvent::Failed { reason } => Input::DiskFailed { reason },
     }
 }
 

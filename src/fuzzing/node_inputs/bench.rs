@@ -7,9 +7,11 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::codec::memory_disk::MemoryDisk;
-use crate::codec::record::{Record, Recovered, Snapshot};
+use crate::codec::memory_snapshots::MemorySnapshots;
+use crate::codec::record::{Record, Recovered};
+use crate::codec::snapshot::{History, Origin};
 use crate::codec::{decode, encode};
-use crate::consensus::{self, SnapshotSource, Standing};
+use crate::consensus::{self, LogBounds, SnapshotTask, Standing, TaskId};
 use crate::dispatch::leader::Patience;
 use crate::id::{Boot, ClusterId, ExecutionId, Incarnation, NodeId, NodeName, SessionId};
 use crate::id::{LogIndex, RequestId, WriteId};
@@ -74,7 +76,9 @@ pub(super) struct Bench {
     pub(super) now: Now,
     disk: MemoryDisk,
     /// Being written: what the node has not been told is durable.
-    writes: VecDeque<(WriteId, Vec<Record>, Option<SnapshotSource>)>,
+    writes: VecDeque<(WriteId, Vec<Record>)>,
+    snapshots: MemorySnapshots,
+    tasks: VecDeque<(TaskId, SnapshotTask)>,
     session_last: u64,
     /// The session of each peer.
     pub(super) sessions: BTreeMap<usize, SessionId>,
@@ -117,6 +121,7 @@ fn config(role: NodeRole, join: &[&str]) -> NodeConfig {
         dead_server_grace: Duration::from_secs(60),
         profile: Profile::Lan,
         raft_multiplier: 1,
+        log: LogBounds::default(),
         patience: Patience::default(),
         timezone: "UTC".to_owned(),
         version: "0.0.0".to_owned(),
@@ -152,6 +157,7 @@ impl Bench {
         let config = config(role, join);
         let now = Now { mono: Mono::from_micros(1_000_000), wall: START };
         let disk = MemoryDisk::new(config.id()).with_segment_len(1 << 16);
+        let snapshots = MemorySnapshots::new(Origin { cluster: CLUSTER, node: config.id() });
         let node = Node::boot(config.clone(), 1, &Recovered::default(), now);
         let node = node.expect("a node boots on an empty disk");
         Self {
@@ -160,6 +166,8 @@ impl Bench {
             now,
             disk,
             writes: VecDeque::new(),
+            snapshots,
+            tasks: VecDeque::new(),
             session_last: 0,
             sessions: BTreeMap::new(),
             dials: VecDeque::new(),
@@ -220,10 +228,13 @@ impl Bench {
                 self.reads.push_back(id);
                 assert!(self.reads.len() <= READS_MAX, "{} reads wait", self.reads.len());
             }
-            Output::Persist { write, records, snapshot } => {
-                let covered = snapshot.as_ref().map(|snapshot| snapshot.index);
-                assert!(covered <= self.history_upto, "a snapshot is ahead of the history");
-                self.writes.push_back((write, records, snapshot));
+            Output::Persist { write, records } => self.writes.push_back((write, records)),
+            Output::Snapshot { id, task } => {
+                if let SnapshotTask::Build(source) = &task {
+                    let covered = Some(source.index);
+                    assert!(covered <= self.history_upto, "a snapshot is ahead of the history");
+                }
+                self.tasks.push_back((id, task));
             }
             Output::Launch(spec) => keep(&mut self.launched, spec.execution),
             Output::Reply { id, reply } => {
@@ -280,18 +291,20 @@ impl Bench {
         keep(&mut self.frames, payload);
     }
 
-    /// Makes the oldest write durable. False if there is none.
+    /// Makes the oldest write durable, or does the oldest task with snapshot files if there is no
+    /// write. False if there is neither.
     pub(super) fn persist(&mut self) -> bool {
-        let Some((write, records, snapshot)) = self.writes.pop_front() else { return false };
-        let snapshot = snapshot.map(|source| {
-            let (meta, index) = (source.meta.clone(), source.index);
-            Snapshot { meta, index, data: source.encode() }
-        });
-        let written = self.disk.write(&records, snapshot.as_ref());
-        written.expect("a node writes only what the log can hold");
-        self.disk.finish();
-        let snapshot = snapshot.map(|snapshot| snapshot.data);
-        self.input(Input::Persisted { write, snapshot });
+        if let Some((write, records)) = self.writes.pop_front() {
+            let written = self.disk.write(&records, None);
+            written.expect("a node writes only what the log can hold");
+            self.disk.finish();
+            self.input(Input::Persisted { write });
+            return true;
+        }
+        let Some((id, task)) = self.tasks.pop_front() else { return false };
+        if let Some(done) = task.perform(&mut self.snapshots, &History::default()) {
+            self.input(Input::SnapshotDone { id, done });
+        }
         true
     }
 
@@ -335,11 +348,13 @@ impl Bench {
     /// The process dies and starts again on its disk; `kept` says how much of what was not synced
     /// is there. What it had in hand is gone.
     pub(super) fn restart(&mut self, kept: impl FnMut(usize) -> usize) {
-        if let Some((_, records, None)) = self.writes.front() {
+        if let Some((_, records)) = self.writes.front() {
             let written = self.disk.write(records, None);
             written.expect("a node writes only what the log can hold");
         }
         self.disk.crash(kept);
+        self.snapshots.crash();
+        self.disk.set_snapshot(self.snapshots.newest());
         let recovered = self.disk.recover().expect("a crash is no damage");
         self.config.boot = Boot(self.config.boot.0 + 1);
         let node = Node::boot(self.config.clone(), self.config.boot.0, &recovered, self.now);
@@ -347,6 +362,7 @@ impl Bench {
         self.session_last = self.config.boot.0 * SESSIONS_PER_LIFE;
         self.over = false;
         self.writes.clear();
+        self.tasks.clear();
         self.sessions.clear();
         self.dials.clear();
         self.launched.clear();

@@ -40,13 +40,13 @@ use redb::backends::FileBackend;
 
 pub use self::look::{Depth, Look, look};
 pub use self::queue::{ArchiveStopped, READS_MAX};
-use self::queue::{Blocks, Command, Queue};
+use self::queue::{Command, Queue};
 pub use self::space::{RESERVE_LEN, Room, Space};
 use self::thread::Worker;
 use crate::id::{LogIndex, RequestId};
 use crate::jobs::history::change::{Change, Limits, Page, Query};
 use crate::jobs::history::store::{HistoryError, Store, View};
-use crate::shell::disk::{ExitClass, HISTORY_DIR};
+use crate::shell::disk::{Blocks, ExitClass, HISTORY_DIR, History, PutBlock};
 
 const HISTORY_FILE: &str = "history.redb";
 
@@ -259,9 +259,36 @@ impl ArchiveSnapshots {
         blocks: impl Iterator<Item = io::Result<Bytes>> + Send + 'static,
     ) -> Result<(), HistoryError> {
         let (reply, answer) = sync_channel(1);
-        let blocks = Blocks(Box::new(blocks));
+        let blocks = queue::Blocks(Box::new(blocks));
         self.queue.push(Command::Replace { upto, blocks, len, reply }).map_err(|_| stopped())?;
         answer.recv().map_err(|_| stopped())?
+    }
+}
+
+impl History for ArchiveSnapshots {
+    fn export(&self, index: LogIndex, put: PutBlock<'_>) -> io::Result<Option<LogIndex>> {
+        let asked = self.view(index).map_err(io::Error::other)?;
+        let view = asked.wait().map_err(io_error)?;
+        view.export(put).map_err(io_error)?;
+        Ok(view.upto())
+    }
+
+    fn replace(&self, blocks: Blocks) -> io::Result<()> {
+        let upto = blocks.upto();
+        let upto = upto.ok_or_else(|| io::Error::other("the snapshot holds no history"))?;
+        let len = blocks.len();
+        Self::replace(self, upto, len, blocks).map_err(io_error)
+    }
+}
+
+/// Keeps the kind of an error of the system.
+fn io_error(error: HistoryError) -> io::Error {
+    match error {
+        HistoryError::Io(error) => error,
+        error @ (HistoryError::NewerFormat { .. }
+        | HistoryError::Damaged(_)
+        | HistoryError::Block(_)
+        | HistoryError::Stopped(_)) => io::Error::other(error),
     }
 }
 

@@ -54,8 +54,10 @@ impl Worker {
     }
 
     pub(super) fn run(mut self) {
-        if let Err(error) = self.work() {
-            self.fail(error.to_string());
+        match self.work() {
+            // Who waits for what is left in the queue learns that it will not be done.
+            Ok(()) => self.queue.stop(),
+            Err(error) => self.fail(error.to_string()),
         }
     }
 

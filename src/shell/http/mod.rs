@@ -76,6 +76,8 @@ use crate::shell::counters::Counters;
 /// How long a call may take after its body has arrived. The node answers in
 /// [`REQUEST_TIMEOUT`](crate::node::request::REQUEST_TIMEOUT); this holds even if it does not.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+/// Room for an answer about one job, so that it is not moved while it is written.
+const ANSWER_LEN: usize = 1_024;
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How much of a body that is too large is read and dropped, so that the client reads its answer
@@ -291,7 +293,7 @@ fn mismatch(reply: &Reply) -> ApiError {
 }
 
 fn json<T: Serialize>(layout: Layout, status: StatusCode, value: &T) -> Response {
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(ANSWER_LEN);
     let written = match layout {
         Layout::Compact => serde_json::to_writer(&mut bytes, value),
         Layout::Pretty => {
