@@ -26,12 +26,16 @@
 mod format;
 mod ledger;
 mod recover;
+mod survey;
 
 use std::fmt;
 
 use bytes::Bytes;
 
 pub use self::recover::{Cut, DamageReason, LogDamage, Recovery, recover};
+pub use self::survey::{
+    LOG_FORMAT, Seen, SegmentEnd, SegmentHeader, SegmentSurvey, newer_format, survey_segment,
+};
 
 use self::format::{BODY_LEN_MAX, HEADER_LEN, Header, MARK_LEN, MarkPlace, PREFIX_LEN};
 use self::ledger::{Ledger, OutOfOrder};

@@ -48,7 +48,8 @@ use crate::jobs::history::change::{Change, Limits, Page, Query};
 use crate::jobs::history::store::{HistoryError, Store, View};
 use crate::shell::disk::{Blocks, ExitClass, HISTORY_DIR, History, PutBlock};
 
-const HISTORY_FILE: &str = "history.redb";
+/// What the file of the history is called, in its directory.
+pub const HISTORY_FILE: &str = "history.redb";
 
 /// What the archive has done, or cannot do.
 #[derive(Clone, Debug, PartialEq)]

@@ -16,7 +16,8 @@ use crate::shell::counters::Counters;
 /// What a file is called while it is not whole.
 pub(super) const TEMPORARY: &str = "tmp";
 
-const SEGMENT: &str = "log";
+/// How the names of segments end.
+pub(super) const SEGMENT: &str = "log";
 
 /// The files of a log, and the writer that goes on with them.
 #[derive(Debug)]
@@ -172,7 +173,8 @@ pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
     File::open(path).and_then(|dir| dir.sync_all()).map_err(|error| at(path, error))
 }
 
-fn read(path: &Path) -> io::Result<Bytes> {
+/// Reads the whole file.
+pub(super) fn read(path: &Path) -> io::Result<Bytes> {
     fs::read(path).map(Bytes::from).map_err(|error| at(path, error))
 }
 

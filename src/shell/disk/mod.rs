@@ -25,17 +25,20 @@
 
 mod data_dir;
 mod files;
+mod inspect;
 mod moves;
 mod offline;
 mod replaced;
 mod rescue;
 mod snapshot_files;
 mod snapshots;
+mod versions;
 mod writer;
 
 pub(super) use self::data_dir::HISTORY_DIR;
 pub use self::data_dir::{DataDir, DataDirError, ExitClass};
 pub use self::files::LogFiles;
+pub use self::inspect::{At, Held, Inspection, Listed, Place};
 pub use self::offline::{Offline, ToolError, parse_cluster};
 pub use self::rescue::{RecoverPlan, RepairPlan, recover_by_peers_file, show};
 pub use self::snapshot_files::{Blocks, SnapshotFiles};

@@ -13,8 +13,8 @@ use std::sync::Arc;
 use super::data_dir::{self, DataDirError, LOG_DIR, NODE_FILE, NodeFacts, SNAPSHOT_DIR};
 use super::files::{self, LogFiles};
 use super::moves::{self, Moves};
-use super::snapshot_files;
-use crate::codec::log::{LogDamage, LogWriter, recover};
+use super::{snapshot_files, versions};
+use crate::codec::log::{LogDamage, LogWriter, Recovery, recover};
 use crate::codec::record::{Record, Recovered};
 use crate::id::{ClusterId, NodeId, NodeName};
 use crate::node::rescue::RescueError;
@@ -87,8 +87,7 @@ impl Offline {
             );
             return Err(DataDirError::Io(io::Error::new(ErrorKind::NotFound, text)));
         }
-        moves::check(path)?;
-        drop(refuse_newer(data_dir::read_node(path))?);
+        versions::check(path)?;
         let lock = Arc::new(data_dir::lock(path)?);
         moves::finish(path)?;
         let node = refuse_newer(data_dir::read_node(path))?.and_then(|node| {
@@ -121,16 +120,8 @@ impl Offline {
         &self,
         node: NodeId,
     ) -> Result<Result<Recovered, LogDamage>, DataDirError> {
-        let (log, snapshots) = (self.path.join(LOG_DIR), self.path.join(SNAPSHOT_DIR));
-        let segments = match log.is_dir() {
-            true => files::read_segments(&log).map_err(DataDirError::Io)?,
-            false => BTreeMap::new(),
-        };
-        let newest = match snapshots.is_dir() {
-            true => snapshot_files::newest(&snapshots).map_err(DataDirError::Io)?.0,
-            false => None,
-        };
-        Ok(recover(node, &segments, newest).map(|recovery| recovery.recovered))
+        let read = recover_in(&self.path, node).map_err(DataDirError::Io)?;
+        Ok(read.map(|recovery| recovery.recovered))
     }
 
     /// Where the next directory that is put aside under this name goes.
@@ -201,6 +192,20 @@ impl Offline {
         log.seal()?;
         files::sync_dir(dir)
     }
+}
+
+/// Reads the log and the newest snapshot in the data directory `path`, and changes nothing.
+pub(super) fn recover_in(path: &Path, node: NodeId) -> io::Result<Result<Recovery, LogDamage>> {
+    let (log, snapshots) = (path.join(LOG_DIR), path.join(SNAPSHOT_DIR));
+    let segments = match log.is_dir() {
+        true => files::read_segments(&log)?,
+        false => BTreeMap::new(),
+    };
+    let newest = match snapshots.is_dir() {
+        true => snapshot_files::newest(&snapshots)?.0,
+        false => None,
+    };
+    Ok(recover(node, &segments, newest))
 }
 
 /// A node of a newer version stops every tool; a damaged one is what a tool may be for.
