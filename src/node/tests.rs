@@ -59,7 +59,8 @@ fn config(boot: u64) -> NodeConfig {
         dead_server_grace: Duration::from_secs(60),
         profile: Profile::Lan,
         raft_multiplier: 1,
-        log: LogBounds::default(),
+        // The store is what these tests are about: no snapshot is due.
+        log: LogBounds { snapshot_after_bytes: 1 << 29, ..LogBounds::default() },
         patience: Patience::default(),
         timezone: "UTC".to_owned(),
         version: "0.0.0".to_owned(),
