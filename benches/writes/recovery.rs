@@ -78,7 +78,7 @@ fn fill(data: &Path, name: &NodeName) -> u64 {
             }
             group.push(record);
         }
-        disk.submit(WriteId(number), group, None).expect("one write waits at a time");
+        disk.submit(WriteId(number), group).expect("one write waits at a time");
         let completion = completions.recv().expect("the disk's thread lives");
         completion.result.expect("the disk works");
     }

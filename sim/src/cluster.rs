@@ -7,8 +7,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use cronclave::codec::memory_disk::MemoryDisk;
+use cronclave::codec::memory_snapshots::MemorySnapshots;
+use cronclave::codec::snapshot::Origin;
+use cronclave::consensus::LogBounds;
 use cronclave::dispatch::leader::Patience;
-use cronclave::id::{Boot, Incarnation, NodeName};
+use cronclave::id::{Boot, ClusterId, Incarnation, NodeName};
 use cronclave::membership::Profile;
 use cronclave::node::config::{NodeConfig, NodeRole};
 use cronclave::node::io::Event;
@@ -25,7 +28,7 @@ use crate::exec::run_processes;
 use crate::ledger::Ledger;
 use crate::links::{GOSSIP_PORT, PEER_PORT, addr_of};
 use crate::shared::{self, Shared};
-pub use crate::shared::{Happened, Outcome};
+pub use crate::shared::{Happened, Outcome, SnapshotCounts};
 use crate::trace::Trace;
 use crate::world::run_host;
 
@@ -68,9 +71,14 @@ pub struct Cluster {
 impl Cluster {
     /// Starts all hosts.
     pub fn start(shape: Shape) -> Self {
+        Self::start_with(shape, LogBounds::default())
+    }
+
+    /// Starts all hosts, with other bounds of their logs.
+    pub fn start_with(shape: Shape, log: LogBounds) -> Self {
         let mut rng = StdRng::seed_from_u64(shape.seed);
         let count = shape.servers + shape.agents;
-        let machines = (0..count).map(|index| machine(&shape, index, &mut rng)).collect();
+        let machines = (0..count).map(|index| machine(&shape, log, index, &mut rng)).collect();
         let trace = (shape.traced == Traced::Yes).then(Trace::default);
         let shared = Shared::new(rng.random(), machines, trace);
         let handle = Handle::current();
@@ -105,6 +113,7 @@ impl Cluster {
         }
         let rng = &mut *self.shared.rng.borrow_mut();
         machine.disk.borrow_mut().crash(|unsynced| rng.random_range(0..=unsynced));
+        machine.snapshots.borrow_mut().crash();
     }
 
     /// Whether a host's log was cut at a start, and nobody has settled what that may have cost.
@@ -241,6 +250,11 @@ impl Cluster {
         self.shared.halts.borrow().clone()
     }
 
+    /// What was done with snapshot files, on all hosts.
+    pub fn snapshots(&self) -> SnapshotCounts {
+        self.shared.snapshots.get()
+    }
+
     /// How many turns all nodes have taken.
     pub fn turns(&self) -> u64 {
         self.shared.turns.get()
@@ -271,7 +285,7 @@ fn host_name(index: usize) -> String {
     format!("host-{}", index + 1)
 }
 
-fn machine(shape: &Shape, index: usize, rng: &mut StdRng) -> shared::Machine {
+fn machine(shape: &Shape, log: LogBounds, index: usize, rng: &mut StdRng) -> shared::Machine {
     let name = NodeName::new(host_name(index)).expect("a host's name is a node's name");
     let is_server = index < shape.servers;
     let expect = u32::try_from(shape.servers).expect("a simulation has few servers");
@@ -300,13 +314,16 @@ fn machine(shape: &Shape, index: usize, rng: &mut StdRng) -> shared::Machine {
         dead_server_grace: Duration::from_secs(24 * 3_600),
         profile: Profile::Lan,
         raft_multiplier: 1,
+        log,
         patience: Patience::default(),
         timezone: "UTC".to_owned(),
         version: "simulated".to_owned(),
     };
     let disk = MemoryDisk::new(config.id()).with_segment_len(64 * 1024);
+    let origin = Origin { cluster: ClusterId(0), node: config.id() };
     shared::Machine {
         disk: RefCell::new(disk),
+        snapshots: RefCell::new(MemorySnapshots::new(origin)),
         config,
         boots: Cell::new(0),
         room: Cell::new(shared::Room::Free),

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use cronclave::codec::memory_disk::MemoryDisk;
+use cronclave::codec::memory_snapshots::MemorySnapshots;
 use cronclave::id::RequestId;
 use cronclave::node::config::NodeConfig;
 use cronclave::node::io::Event;
@@ -45,6 +46,7 @@ pub(crate) enum Room {
 pub(crate) struct Machine {
     pub(crate) config: NodeConfig,
     pub(crate) disk: RefCell<MemoryDisk>,
+    pub(crate) snapshots: RefCell<MemorySnapshots>,
     pub(crate) boots: Cell<u64>,
     /// Whether its disk takes what is written to it.
     pub(crate) room: Cell<Room>,
@@ -65,6 +67,19 @@ pub enum Outcome {
     Lost,
     /// The node did not answer in time.
     TimedOut,
+}
+
+/// What was done with snapshot files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SnapshotCounts {
+    /// Snapshots that were built.
+    pub built: u64,
+    /// Transfers that were begun at their first byte.
+    pub begun: u64,
+    /// Chunks that were received.
+    pub received: u64,
+    /// Snapshots that were installed.
+    pub installed: u64,
 }
 
 /// An event, with when and where it happened.
@@ -88,6 +103,7 @@ pub(crate) struct Shared {
     pub(crate) halts: RefCell<Vec<(usize, String)>>,
     pub(crate) trace: RefCell<Option<Trace>>,
     pub(crate) turns: Cell<u64>,
+    pub(crate) snapshots: Cell<SnapshotCounts>,
     names: Cell<u64>,
 }
 
@@ -105,6 +121,7 @@ impl Shared {
             halts: RefCell::default(),
             trace: RefCell::new(trace),
             turns: Cell::default(),
+            snapshots: Cell::default(),
             names: Cell::default(),
         });
         CURRENT.with(|current| *current.borrow_mut() = Some(Rc::clone(&shared)));

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use cronclave::codec::record::{Record, Snapshot};
-use cronclave::consensus::SnapshotSource;
+use cronclave::codec::record::Record;
+use cronclave::codec::snapshot::History;
+use cronclave::consensus::{SnapshotDone, SnapshotTask, TaskId};
 use cronclave::driver::{Turn, World, turn};
 use cronclave::id::{Boot, ExecutionId, RequestId, WriteId};
 use cronclave::node::Node;
@@ -55,7 +56,6 @@ const TAG: u64 = 0;
 struct Write {
     write: WriteId,
     records: Vec<Record>,
-    snapshot: Option<SnapshotSource>,
 }
 
 /// One boot of one node, seen from its machine.
@@ -66,6 +66,7 @@ pub(crate) struct Host {
     pub(crate) inbox: Mailbox<Input>,
     links: RefCell<Links>,
     writes: Mailbox<Write>,
+    tasks: Mailbox<(TaskId, SnapshotTask)>,
     open: Open,
     request_last: Cell<u64>,
     kills: RefCell<BTreeMap<ExecutionId, Rc<Mailbox<String>>>>,
@@ -133,25 +134,82 @@ impl Host {
                 false => timeout(SEAL_AFTER, self.writes.pop()).await.ok(),
             };
             sealed = next.is_none();
-            let Some(Write { write, records, snapshot }) = next else {
+            let Some(Write { write, records }) = next else {
                 self.machine().disk.borrow_mut().seal();
                 self.run_disk().await;
                 continue;
             };
             self.wait_for_room().await;
-            let snapshot = snapshot.map(|source| Snapshot {
-                meta: source.meta.clone(),
-                index: source.index,
-                data: source.encode(),
-            });
-            let queued = self.machine().disk.borrow_mut().write(&records, snapshot.as_ref());
+            let queued = self.machine().disk.borrow_mut().write(&records, None);
             if let Err(error) = queued {
                 self.inbox.push(Input::DiskFailed { reason: error.to_string() });
                 return;
             }
             self.run_disk().await;
-            let snapshot = snapshot.map(|snapshot| snapshot.data);
-            self.inbox.push(Input::Persisted { write, snapshot });
+            self.inbox.push(Input::Persisted { write });
+        }
+    }
+
+    /// Does one task with snapshot files after the other; snapshots are built beside them.
+    async fn keep_snapshots(self: Rc<Self>) {
+        loop {
+            let (id, task) = self.tasks.pop().await;
+            match &task {
+                SnapshotTask::Build(_) => {
+                    spawn_local(Rc::clone(&self).build_snapshot(id, task));
+                    continue;
+                }
+                SnapshotTask::Install { .. } => {
+                    self.room().await;
+                    sleep(self.shared.draw_micros(SYNC_MICROS)).await;
+                }
+                // What is not synced costs no time that a simulation could show.
+                SnapshotTask::Read { .. }
+                | SnapshotTask::Close { .. }
+                | SnapshotTask::Receive { .. }
+                | SnapshotTask::Verify { .. }
+                | SnapshotTask::Discard { .. } => {}
+            }
+            self.perform_task(id, task);
+        }
+    }
+
+    async fn build_snapshot(self: Rc<Self>, id: TaskId, task: SnapshotTask) {
+        self.room().await;
+        sleep(self.shared.draw_micros(SYNC_MICROS)).await;
+        self.perform_task(id, task);
+    }
+
+    fn perform_task(&self, id: TaskId, task: SnapshotTask) {
+        let begins = matches!(task, SnapshotTask::Receive { offset: 0, .. });
+        let has_room = self.machine().room.get() == Room::Free;
+        let done = match task {
+            SnapshotTask::Receive { file, .. } if !has_room => {
+                self.machine().snapshots.borrow_mut().discard(file);
+                let reason = "no space is left on a simulated disk".to_owned();
+                Some(SnapshotDone::Received(Err(reason)))
+            }
+            task => task.perform(&mut self.machine().snapshots.borrow_mut(), &History::default()),
+        };
+        let Some(done) = done else { return };
+        let mut counts = self.shared.snapshots.get();
+        match &done {
+            SnapshotDone::Built(_) => counts.built += 1,
+            SnapshotDone::Received(Ok(())) => {
+                counts.received += 1;
+                counts.begun += u64::from(begins);
+            }
+            SnapshotDone::Installed => counts.installed += 1,
+            SnapshotDone::Read(_) | SnapshotDone::Received(Err(_)) | SnapshotDone::Verified(_) => {}
+        }
+        self.shared.snapshots.set(counts);
+        self.inbox.push(Input::SnapshotDone { id, done });
+    }
+
+    /// Waits while there is no space.
+    async fn room(&self) {
+        while self.machine().room.get() == Room::None {
+            sleep(FULL_RETRY).await;
         }
     }
 
@@ -162,9 +220,7 @@ impl Host {
         }
         let reason = "no space is left on a simulated disk".to_owned();
         self.inbox.push(Input::DiskFull { reason });
-        while self.machine().room.get() == Room::None {
-            sleep(FULL_RETRY).await;
-        }
+        self.room().await;
         self.inbox.push(Input::DiskFree);
     }
 
@@ -261,9 +317,8 @@ impl World for SimWorld {
             Output::Resolve { name } => {
                 spawn_local(resolve(Rc::clone(host), name));
             }
-            Output::Persist { write, records, snapshot } => {
-                host.writes.push(Write { write, records, snapshot });
-            }
+            Output::Persist { write, records } => host.writes.push(Write { write, records }),
+            Output::Snapshot { id, task } => host.tasks.push((id, task)),
             Output::History { .. } | Output::ReadHistory { .. } => {}
             Output::Launch(spec) => {
                 let kill = Rc::new(Mailbox::default());
@@ -316,6 +371,8 @@ pub(crate) async fn run_host(index: usize) {
     let machine = shared.machine(index);
     let boot = machine.boots.get() + 1;
     machine.boots.set(boot);
+    let newest = machine.snapshots.borrow().newest();
+    machine.disk.borrow_mut().set_snapshot(newest);
     let recovered = machine.disk.borrow_mut().recover();
     let recovered = match recovered {
         Ok(recovered) => recovered,
@@ -344,6 +401,7 @@ pub(crate) async fn run_host(index: usize) {
         inbox: Mailbox::default(),
         links: RefCell::default(),
         writes: Mailbox::default(),
+        tasks: Mailbox::default(),
         open: RefCell::default(),
         request_last: Cell::default(),
         kills: RefCell::default(),
@@ -355,6 +413,7 @@ pub(crate) async fn run_host(index: usize) {
     }
     spawn_local(Rc::clone(&host).keep_links(Arc::clone(&endpoint)));
     spawn_local(Rc::clone(&host).write_disk());
+    spawn_local(Rc::clone(&host).keep_snapshots());
     let mut world = SimWorld { host: Rc::clone(&host), endpoint: Arc::clone(&endpoint) };
     loop {
         let next = turn(&mut node, &mut world);

@@ -14,7 +14,9 @@ use chrono_tz::{TZ_VARIANTS, Tz};
 use crate::cli::addr::{self, Interface};
 use crate::cli::keys::{self, KEYS, Key, Standing};
 use crate::cli::sources::{Found, Origin, Raw, Settings, split_list, without_secrets};
+use crate::consensus::LogBounds;
 use crate::id::NodeName;
+use crate::jobs::history::change::Limits;
 use crate::schedule::parse_go_duration;
 use crate::shell::config::{
     AgentConfig, GOSSIP_PORT, HTTP_PORT, LogLevel, Mode, Reload, TAGS_LEN_MAX,
@@ -27,6 +29,16 @@ pub const BOOTSTRAP_EXPECT_MAX: u32 = 31;
 pub const JOIN_COUNT_MAX: usize = 256;
 /// The most rounds of `retry-join` that may be asked for; more is "for ever", which is 0.
 const RETRY_MAX_MAX: u32 = 1_000_000_000;
+/// The least log after which a snapshot is taken, in bytes: a snapshot costs some syncs.
+const SNAPSHOT_AFTER_MIN: u64 = 16 << 10;
+/// The most that any part of the log may have, in bytes.
+const LOG_SIZE_MAX: u64 = 1 << 44;
+/// The most executions of one job that may be kept.
+const HISTORY_ROWS_MAX: u64 = 10_000_000;
+/// The least room for executions: a few with all of their output.
+const HISTORY_BYTES_MIN: u64 = 1 << 20;
+/// The most room for executions.
+const HISTORY_BYTES_MAX: u64 = 1 << 40;
 /// From here on more servers are warned of.
 const SERVERS_USEFUL_MAX: u32 = 7;
 
@@ -102,9 +114,11 @@ pub(crate) fn build(
         tags,
         profile,
         raft_multiplier: of.number("raft-multiplier", 1, 10)?,
+        log_bounds: log_bounds(&of)?,
         timezone: timezone(&of)?,
         drain_timeout: of.duration("drain-timeout", Duration::ZERO)?,
         misfire_grace: of.duration("misfire-grace", Duration::ZERO)?,
+        history: history_limits(&of)?,
         reconnect_timeout: of.duration("serf-reconnect-timeout", Duration::from_secs(1))?,
         log_level,
         log_format: of.parsed("log-format")?,
@@ -120,6 +134,32 @@ fn retry_max(of: &Of<'_>) -> Result<Option<String>, ExitError> {
     let rounds: u32 = of.number("retry-max", 0, RETRY_MAX_MAX)?;
     let text = || format!("retry-max {rounds} is ignored: a node never gives up joining");
     Ok((rounds > 0).then(text))
+}
+
+/// How large the log gets before and after a snapshot.
+fn log_bounds(of: &Of<'_>) -> Result<LogBounds, ExitError> {
+    let snapshot_after_bytes = of.size("snapshot-after", SNAPSHOT_AFTER_MIN, LOG_SIZE_MAX)?;
+    let bytes_max = of.size("log-max-size", 2 * SNAPSHOT_AFTER_MIN, LOG_SIZE_MAX)?;
+    let least = snapshot_after_bytes.saturating_mul(2);
+    if bytes_max < least {
+        let right = format_args!("at least twice snapshot-after, {least} bytes");
+        return Err(of.wrong_text("log-max-size", right));
+    }
+    Ok(LogBounds {
+        snapshot_after_bytes,
+        keep_bytes: of.size("log-keep-size", 0, LOG_SIZE_MAX)?,
+        keep_entries: of.number("log-keep-entries", 0, u64::MAX >> 8)?,
+        bytes_max,
+    })
+}
+
+/// How much history of executions is kept.
+fn history_limits(of: &Of<'_>) -> Result<Limits, ExitError> {
+    Ok(Limits {
+        rows_per_job: of.number("history-rows-per-job", 1, HISTORY_ROWS_MAX)?,
+        bytes: of.size("history-bytes", HISTORY_BYTES_MIN, HISTORY_BYTES_MAX)?,
+        age: of.duration("history-age", Duration::from_secs(1))?,
+    })
 }
 
 /// What may change while the node runs: log level and tags.
@@ -212,6 +252,26 @@ impl Of<'_> {
 
     fn port(&self, name: &str) -> Result<u16, ExitError> {
         self.number(name, 1, u16::MAX)
+    }
+
+    /// A number of bytes: digits, and a unit if it is not bytes.
+    fn size(&self, name: &str, min: u64, max: u64) -> Result<u64, ExitError> {
+        let text = self.text(name);
+        let (digits, unit) =
+            text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+        let scale = match unit.trim().to_ascii_lowercase().as_str() {
+            "" | "b" => Some(1),
+            "kib" => Some(1 << 10),
+            "mib" => Some(1 << 20),
+            "gib" => Some(1 << 30),
+            _ => None,
+        };
+        let number: Option<u64> = digits.parse().ok();
+        let size = number.zip(scale).and_then(|(number, scale)| number.checked_mul(scale));
+        size.filter(|size| (min..=max).contains(size)).ok_or_else(|| {
+            let right = format_args!("a size such as 512KiB, 64MiB or 1GiB, {min} to {max} bytes");
+            self.wrong_text(name, right)
+        })
     }
 
     fn duration(&self, name: &str, min: Duration) -> Result<Duration, ExitError> {

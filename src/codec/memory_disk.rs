@@ -7,7 +7,7 @@
 //!
 //! **Left out on purpose**
 //! - Time: whoever owns the disk decides when the next step is done.
-//! - Half-written snapshots: the shell writes them beside, and renames them when they are whole.
+//! - The files of snapshots: [`MemorySnapshots`](super::memory_snapshots::MemorySnapshots).
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -15,10 +15,9 @@ use bytes::Bytes;
 
 use super::log::{EncodeError, LogDamage, LogWriter, Recovery, SegmentNumber, Step, recover};
 use super::record::{Record, Recovered, Snapshot};
-use super::snapshot;
 use crate::id::{LogIndex, NodeId};
 
-/// The log and the snapshots of one node, in memory. See the module.
+/// The log of one node, in memory, and the newest snapshot beside it. See the module.
 #[derive(Clone, Debug)]
 pub struct MemoryDisk {
     node: NodeId,
@@ -27,7 +26,7 @@ pub struct MemoryDisk {
     segments: BTreeMap<SegmentNumber, MemoryFile>,
     /// Segments whose removal a crash may undo.
     removed: BTreeMap<SegmentNumber, MemoryFile>,
-    snapshots: BTreeMap<LogIndex, Bytes>,
+    snapshot: Option<Snapshot>,
     pending: VecDeque<Task>,
 }
 
@@ -51,7 +50,7 @@ enum Name {
 #[derive(Clone, Debug)]
 enum Task {
     Step(Step),
-    Snapshot(LogIndex, Bytes),
+    Snapshot(Snapshot),
 }
 
 impl MemoryDisk {
@@ -63,7 +62,7 @@ impl MemoryDisk {
             writer: LogWriter::new(node),
             segments: BTreeMap::new(),
             removed: BTreeMap::new(),
-            snapshots: BTreeMap::new(),
+            snapshot: None,
             pending: VecDeque::new(),
         }
     }
@@ -85,10 +84,14 @@ impl MemoryDisk {
         snapshot: Option<&Snapshot>,
     ) -> Result<(), EncodeError> {
         let steps = self.writer.encode(batch)?;
-        let file = snapshot.map(|snapshot| (snapshot.index, snapshot::encode(snapshot)));
-        self.pending.extend(file.map(|(index, file)| Task::Snapshot(index, file)));
+        self.pending.extend(snapshot.cloned().map(Task::Snapshot));
         self.pending.extend(steps.into_iter().map(Task::Step));
         Ok(())
+    }
+
+    /// Says which snapshot is the newest beside the log, for the next recovery.
+    pub fn set_snapshot(&mut self, snapshot: Option<Snapshot>) {
+        self.snapshot = snapshot;
     }
 
     /// Queues the steps that mark everything written as synced; see [`LogWriter::seal`].
@@ -110,10 +113,7 @@ impl MemoryDisk {
     pub fn step(&mut self) -> usize {
         match self.pending.pop_front() {
             Some(Task::Step(step)) => self.perform(step),
-            Some(Task::Snapshot(index, file)) => {
-                self.snapshots.insert(index, file);
-                self.snapshots = self.snapshots.split_off(&index);
-            }
+            Some(Task::Snapshot(snapshot)) => self.snapshot = Some(snapshot),
             None => {}
         }
         self.pending.len()
@@ -187,8 +187,7 @@ impl MemoryDisk {
         let segments = self.segments.iter();
         let copy = |file: &MemoryFile| Bytes::copy_from_slice(&file.bytes);
         let segments = segments.map(|(&number, file)| (number, copy(file))).collect();
-        let snapshots: Vec<Bytes> = self.snapshots.values().cloned().collect();
-        recover(self.node, &segments, &snapshots)
+        recover(self.node, &segments, self.snapshot.clone())
     }
 
     /// The segments that there are, and their lengths in bytes.

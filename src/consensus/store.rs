@@ -40,8 +40,6 @@ struct Inner {
     purged: Option<LogId>,
     entries: VecDeque<Stored>,
     bytes: u64,
-    /// Bytes of all entries ever appended in this life.
-    appended: u64,
     batch_bytes: u64,
     open: Group,
     under_way: Option<(WriteId, Group)>,
@@ -53,6 +51,8 @@ struct Inner {
 struct Stored {
     entry: Entry,
     bytes: u64,
+    /// The bytes of all entries up to and with this one, counted from some point below.
+    end: u64,
 }
 
 /// When writes count as durable.
@@ -111,7 +111,6 @@ impl LogStore {
             purged,
             entries: VecDeque::with_capacity(recovered.entries.len()),
             bytes: 0,
-            appended: 0,
             batch_bytes,
             open: Group::default(),
             under_way: None,
@@ -190,11 +189,6 @@ impl LogStore {
         inner.open.settles = true;
     }
 
-    /// A new id for a write outside the log's groups.
-    pub(crate) fn draw_write(&self) -> WriteId {
-        lock(&self.inner).draw_write()
-    }
-
     /// Since when the oldest write has not been durable.
     pub(crate) fn oldest_unsynced(&self) -> Option<Mono> {
         let inner = lock(&self.inner);
@@ -242,16 +236,21 @@ impl LogStore {
         lock(&self.inner).bytes
     }
 
-    /// The bytes of all entries appended in this life.
-    pub(crate) fn appended(&self) -> u64 {
-        lock(&self.inner).appended
+    /// How many entries are kept.
+    pub(crate) fn len(&self) -> u64 {
+        lock(&self.inner).entries.len() as u64
     }
 
-    /// The bytes of the entries up to and with `index`.
-    pub(crate) fn bytes_through(&self, index: LogIndex) -> u64 {
+    /// The bytes of the entries above `index`, or of all.
+    pub(crate) fn bytes_above(&self, index: Option<LogIndex>) -> u64 {
         let inner = lock(&self.inner);
-        let covered = inner.slice(&(0..=index.0)).1;
-        inner.entries.range(..covered).map(|stored| stored.bytes).sum()
+        let end = inner.entries.back().map_or(0, |stored| stored.end);
+        let Some(LogIndex(index)) = index else { return inner.bytes };
+        match inner.get(index) {
+            Some(stored) => end - stored.end,
+            None if index < inner.first_index() => inner.bytes,
+            None => 0,
+        }
     }
 
     /// What the log says about position `index`.
@@ -318,8 +317,8 @@ impl Inner {
 
     fn push(&mut self, entry: Entry, bytes: u64) {
         self.bytes += bytes;
-        self.appended += bytes;
-        self.entries.push_back(Stored { entry, bytes });
+        let end = self.entries.back().map_or(0, |last| last.end) + bytes;
+        self.entries.push_back(Stored { entry, bytes, end });
     }
 
     fn draw_write(&mut self) -> WriteId {

@@ -271,7 +271,7 @@ impl Leader {
         let sessions: BTreeMap<NodeId, SessionId> =
             nodes.iter().filter_map(|node| Some((node.id, node.session?))).collect();
         self.silent_since.retain(|node, _| !sessions.contains_key(node));
-        self.sent.retain(|id, _| state.execution(*id).is_some_and(|row| row.outcome.is_open()));
+        self.sent.retain(|id, _| state.open_execution(*id).is_some());
         for execution in state.open() {
             if step.orders.len() >= ORDERS_MAX || step.lost.len() >= ORDERS_MAX {
                 wake_at(step, now.mono);

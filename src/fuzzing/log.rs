@@ -7,6 +7,7 @@ use bytes::Bytes;
 use crate::codec::log::{SegmentNumber, recover};
 use crate::codec::memory_disk::MemoryDisk;
 use crate::codec::record::{Record, Recovered, Snapshot};
+use crate::codec::snapshot::{self, SnapshotFile};
 use crate::id::{LogIndex, NodeId, Term};
 
 /// Short, so that a few records fill many segments.
@@ -44,7 +45,7 @@ fn read_arbitrary_bytes(bytes: &[u8]) {
     }
     let node = NodeId(segments.len() as u64);
     // Either answer is right: only what it does on the way matters.
-    let _either = recover(node, &segments, &[Bytes::copy_from_slice(rest)]).is_ok();
+    let _either = recover(node, &segments, snapshot::decode(rest).ok()).is_ok();
 }
 
 /// Carries out orders on a disk and on a model of it.
@@ -119,7 +120,8 @@ impl Run {
         }
         let snapshot = covered.map(|index| {
             let data = Bytes::from_static(b"state");
-            Snapshot { meta: Bytes::from_static(b"meta"), index, data }
+            let file = SnapshotFile { index, len: 0, crc: 0 };
+            Snapshot { file, meta: Bytes::from_static(b"meta"), data }
         });
         let taken = self.disk.write(&batch, snapshot.as_ref());
         taken.expect("the model gives only records that fit");

@@ -30,6 +30,7 @@ use crate::dispatch::launch::LaunchSpec;
 use crate::dispatch::message::{Message as Dispatch, Order, Progress, Report};
 use crate::id::{Boot, ClusterId, CommandId, Incarnation, LogIndex, NodeId, WriteId};
 use crate::jobs::command::Applied;
+use crate::jobs::history::change::Page;
 use crate::membership::formation::{Message as Formation, Proposal, Refusal as FormationRefusal};
 use crate::node::config::NodeRole;
 use crate::node::io::{DialId, Input};
@@ -416,7 +417,7 @@ impl Run {
 
     /// What the driver and the operator may say.
     fn world(&mut self, orders: &mut Choices<'_>) {
-        match orders.byte() % 8 {
+        match orders.byte() % 12 {
             0 => self.bench.input(Input::Shutdown { drain: orders.duration() }),
             1 => {
                 let tags = (0..orders.byte() % 3).map(|_| (orders.text(), orders.text()));
@@ -438,9 +439,14 @@ impl Run {
             6 => {
                 // No write has this number.
                 let write = WriteId(u64::MAX - orders.number(0));
-                self.bench.input(Input::Persisted { write, snapshot: None });
+                self.bench.input(Input::Persisted { write });
             }
-            7.. => {
+            7..=9 => self.bench.keep_history(),
+            10 => {
+                let page = if orders.coin() { Ok(Page::default()) } else { Err(orders.text()) };
+                self.bench.read_history(page);
+            }
+            11.. => {
                 let execution = orders.execution(2);
                 self.bench.input(Input::RunFinished { execution, result: orders.result() });
             }

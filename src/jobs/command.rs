@@ -168,7 +168,7 @@ pub enum Applied {
     Claimed(Vec<Result<Rows, Reject>>),
     /// The execution runs, or has ended before this was heard.
     Started,
-    /// The end is booked (now or earlier): the node may forget the result.
+    /// The end is booked (now or earlier), or its job is gone: the node may forget the result.
     Finished {
         /// The next attempt, if this opened one.
         retry: Option<ExecutionId>,
@@ -217,7 +217,7 @@ pub enum Reject {
     /// Retries are opened by the end of the attempt before them, never by a claim.
     #[error("a claim cannot be a retry")]
     RetryClaimed,
-    /// There is no such execution, or its job is gone: the node may forget the result.
+    /// No entry up to here has claimed this execution: the node may forget the result.
     #[error("execution not found")]
     ExecutionNotFound,
     /// An end was reported that is none.

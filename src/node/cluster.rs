@@ -199,8 +199,14 @@ impl Node {
         }
     }
 
-    /// Raft is spoken only within a cluster.
+    /// Raft is spoken only within a cluster. Entries that this node has no room for are dropped:
+    /// the leader, which gets no answer, sends them again.
     fn on_raft(&mut self, from: NodeId, message: consensus::Message) {
+        let appends =
+            matches!(&message, consensus::Message::Append { entries, .. } if !entries.is_empty());
+        if appends && self.unkept.is_full() {
+            return;
+        }
         let theirs = self.links.peer(from).and_then(|peer| peer.hello.cluster);
         let ours = self.links.me().cluster;
         match &mut self.engine {

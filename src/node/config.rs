@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::consensus::LogBounds;
 use crate::dispatch::leader::Patience;
 use crate::id::{Boot, ClusterId, Incarnation, NodeId, NodeName};
 use crate::membership::Profile;
@@ -39,6 +40,8 @@ pub struct NodeConfig {
     pub profile: Profile,
     /// Stretches every time of Raft; 1 to 10.
     pub raft_multiplier: u8,
+    /// How large the log gets.
+    pub log: LogBounds,
     /// The leader's patience.
     pub patience: Patience,
     /// The time zone of jobs that name none, if this node founds the cluster: an IANA name.

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use bytes::Bytes;
-
 use super::io::{Event, Output};
 use super::local::LocalFact;
 use super::message::{Message, Refusal};
@@ -12,7 +10,7 @@ use super::requests::OPEN_MAX;
 use super::{Life, Node};
 use crate::codec::encode;
 use crate::codec::frame::Lane;
-use crate::consensus::{self, Effect, Engine, ProposeError};
+use crate::consensus::{self, Effect, Engine, ProposeError, SnapshotDone, SnapshotTask, TaskId};
 use crate::dispatch::agent;
 use crate::dispatch::message::Message as Dispatch;
 use crate::id::{CommandId, LogIndex, NodeId, Term, WriteId};
@@ -68,14 +66,14 @@ impl Node {
                     engine.on_disconnected(peer);
                 }
             }
-            Effect::Persist { write, snapshot: Some(snapshot), .. } => {
-                let output = self.disk.push_snapshot(write, snapshot);
-                self.outputs.push_back(output);
+            Effect::Persist { write, records } => self.disk.push_engine(write, records),
+            Effect::Snapshot { id, task } => {
+                if let SnapshotTask::Build(source) = &task {
+                    self.cover_by_history(source.index);
+                }
+                self.outputs.push_back(Output::Snapshot { id, task });
             }
-            Effect::Persist { write, records, snapshot: None } => {
-                self.disk.push_engine(write, records);
-            }
-            Effect::Applied { reply, .. } => self.on_applied(reply),
+            Effect::Applied { index, reply } => self.on_applied(index, reply),
             Effect::Proposed { id, result } => self.on_proposed(id, result),
             Effect::ReadIndex { id, result } => self.on_read_index_known(id, result.ok()),
             Effect::MembershipDone { change, result } => self.on_membership_done(&change, result),
@@ -106,8 +104,9 @@ impl Node {
         self.on_role();
     }
 
-    fn on_applied(&mut self, outcome: Outcome) {
+    fn on_applied(&mut self, index: LogIndex, outcome: Outcome) {
         self.look_at_jobs();
+        self.unkept.push(index, outcome.changes);
         let Some(id) = outcome.id else {
             if let Err(error) = outcome.applied {
                 self.event(Event::JobTrouble(format!("an entry of the log was skipped: {error}")));
@@ -133,14 +132,17 @@ impl Node {
             let result = Err(match error {
                 ProposeError::NotLeader { .. } | ProposeError::LeaseExpired => Refusal::NotLeader,
                 ProposeError::Busy => Refusal::Failed(RequestError::Busy(OPEN_MAX)),
+                ProposeError::LogFull => Refusal::Failed(RequestError::LogFull),
                 ProposeError::Unknown => Refusal::Failed(RequestError::Unknown),
             });
             self.links.send(to, Lane::Control, Message::Forwarded { id, result });
             return;
         }
         let Some(request) = self.requests.of_command(id) else { return };
-        if let Some(open) = self.requests.get_mut(request) {
-            open.exposed |= error == ProposeError::Unknown;
+        let Some(open) = self.requests.get_mut(request) else { return };
+        open.exposed |= error == ProposeError::Unknown;
+        if error == ProposeError::LogFull && !open.exposed {
+            return self.answer(request, Reply::Failed(RequestError::LogFull));
         }
         self.requests.pause(self.now.mono, request);
     }
@@ -151,13 +153,12 @@ impl Node {
         self.links.tell_standing(standing);
     }
 
-    pub(super) fn on_persisted(&mut self, write: WriteId, snapshot: Option<Bytes>) {
-        let mut snapshot = snapshot;
+    pub(super) fn on_persisted(&mut self, write: WriteId) {
         for after in self.disk.on_persisted(write) {
             match after {
                 After::Engine(write) => {
                     if let Some(engine) = &mut self.engine {
-                        engine.on_persisted(write, snapshot.take());
+                        engine.on_persisted(write);
                     }
                 }
                 After::Agent(fact) => self.agent.on_persisted(fact),
@@ -169,6 +170,12 @@ impl Node {
                 After::Cluster(cluster) => self.on_cluster_durable(cluster),
                 After::Nothing => {}
             }
+        }
+    }
+
+    pub(super) fn on_snapshot_done(&mut self, id: TaskId, done: SnapshotDone) {
+        if let Some(engine) = &mut self.engine {
+            engine.on_snapshot_done(id, done);
         }
     }
 

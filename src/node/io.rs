@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::codec::frame::Lane;
 use crate::codec::record::{Doubt, Record};
-use crate::consensus::{Settled, SnapshotSource};
+use crate::consensus::{Settled, SnapshotDone, SnapshotTask, TaskId};
 use crate::dispatch::launch::LaunchSpec;
 use crate::id::{
     ClusterId, ExecutionId, LogIndex, NodeId, NodeName, RequestId, SessionId, Term, WriteId,
@@ -76,8 +76,13 @@ pub enum Input {
     Persisted {
         /// Which.
         write: WriteId,
-        /// The bytes of its snapshot, if it had one.
-        snapshot: Option<Bytes>,
+    },
+    /// What came of [`Output::Snapshot`].
+    SnapshotDone {
+        /// Which task.
+        id: TaskId,
+        /// What came of it.
+        done: SnapshotDone,
     },
     /// All changes of [`Output::History`] up to and with this entry are carried out: a page that is
     /// read from here on shows them. Whether they are durable is another matter.
@@ -165,17 +170,23 @@ pub enum Output {
         name: String,
     },
     /// Write these records in order, sync, and answer with [`Input::Persisted`]. Groups of records
-    /// come one at a time; a snapshot comes alone, and does not hold up the groups.
+    /// come one at a time.
     Persist {
         /// The node's name for the group.
         write: WriteId,
         /// The records.
         records: Vec<Record>,
-        /// A snapshot to be encoded and made durable, in place of records.
-        snapshot: Option<SnapshotSource>,
+    },
+    /// Do something with snapshot files, beside the groups of records, and answer with
+    /// [`Input::SnapshotDone`] where the task says so.
+    Snapshot {
+        /// The node's name for the task.
+        id: TaskId,
+        /// What to do.
+        task: SnapshotTask,
     },
     /// Carry out these changes of the history of executions in their order, those that were carried
-    /// out before excepted, and answer with [`Input::HistoryKept`]. No sync is needed: the log holds
+    /// out before excepted, and answer with [`Input::HistoryKept`]. No sync is needed: the log has
     /// what they came from, and at the next boot all that a snapshot does not cover come again.
     History {
         /// The last entry that these changes cover; the changes that come later have greater ones.
@@ -184,7 +195,7 @@ pub enum Output {
         changes: Vec<(LogIndex, Change)>,
     },
     /// Read rows of the history as they are after all changes that were put out before this, and
-    /// answer with [`Input::HistoryRead`].
+    /// answer with [`Input::HistoryRead`], once. At most 16 have no answer at a time.
     ReadHistory {
         /// Whose request it is.
         id: RequestId,
@@ -302,6 +313,14 @@ pub enum Event {
     DiskFree,
     /// An execution is about to start here.
     Launching(ExecutionId),
+    /// The store of the history does not keep up. A leader claims nothing and takes no results
+    /// until it has caught up.
+    HistoryBehind {
+        /// How many bytes of changes wait for it.
+        bytes: u64,
+    },
+    /// The store of the history keeps up again.
+    HistoryCaughtUp,
 }
 
 impl fmt::Display for Event {
@@ -350,6 +369,11 @@ impl fmt::Display for Event {
             Self::DiskFull(reason) => write!(f, "the disk is full, writes wait: {reason}"),
             Self::DiskFree => f.write_str("the disk takes writes again"),
             Self::Launching(execution) => write!(f, "execution {execution} starts"),
+            Self::HistoryBehind { bytes } => write!(
+                f,
+                "the store of the history is {bytes} bytes behind; nothing new is run meanwhile"
+            ),
+            Self::HistoryCaughtUp => f.write_str("the store of the history has caught up"),
         }
     }
 }

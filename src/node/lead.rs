@@ -12,6 +12,7 @@ use rand::RngExt;
 
 use super::Node;
 use super::clock::OFF_MAX;
+use super::history::weight_of;
 use super::io::Event;
 use super::message::Message;
 use crate::codec::encode;
@@ -89,9 +90,24 @@ enum Fresh {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Own {
     Claim,
-    Report { execution: ExecutionId, ack: Option<NodeId> },
+    /// Its `weight` is that of the row that it will make.
+    Report {
+        execution: ExecutionId,
+        ack: Option<NodeId>,
+        weight: u64,
+    },
     Admit(NodeId),
     Settle,
+}
+
+impl Own {
+    /// What it will add to the history.
+    fn weight(self) -> u64 {
+        match self {
+            Self::Report { weight, .. } => weight,
+            Self::Claim | Self::Admit(_) | Self::Settle => 0,
+        }
+    }
 }
 
 impl Leading {
@@ -226,7 +242,7 @@ impl Node {
             self.introduce(wall);
             self.pilot();
         }
-        if !clock_off {
+        if !clock_off && !self.unkept.is_behind() {
             self.dispatch(at);
         }
         true
@@ -251,12 +267,21 @@ impl Node {
                     Leader::new(term, since, self.booted, patience, self.rng.random::<u64>());
                 leading.stage = Fresh::Yes(Box::new(leader));
                 self.event(Event::LeadershipWon(term));
-                // Now reports are heard: whoever has any sends them again.
-                let leader = Some(self.id());
-                self.links.send_all(&Message::Leads { term, leader });
-                self.agent.report_all();
+                self.hear_reports();
             }
         }
+    }
+
+    /// Reports are heard from here on: whoever has any sends them again.
+    pub(super) fn hear_reports(&mut self) {
+        let Some(Leading { term, stage: Fresh::Yes(_), look, .. }) = &mut self.leading else {
+            return;
+        };
+        *look = Look::Everything;
+        let term = *term;
+        let leader = Some(self.id());
+        self.links.send_all(&Message::Leads { term, leader });
+        self.agent.report_all();
     }
 
     /// A leader whose clock is off the cluster's claims nothing, and lets one lead whose is not.
@@ -362,7 +387,7 @@ impl Node {
             self.propose_own(at.wall, Command::Claim(step.claims), Own::Claim);
         }
         for (execution, result) in step.lost {
-            let own = Own::Report { execution, ack: None };
+            let own = Own::Report { execution, ack: None, weight: weight_of(&result) };
             self.propose_own(at.wall, Command::Finished { execution, result }, own);
         }
         for (to, order) in step.orders {
@@ -419,16 +444,21 @@ impl Node {
         let ended = matches!(report.progress, Progress::Finished(_));
         let Some(wall) = self.cluster_now() else { return };
         let Some(Leading { stage: Fresh::Yes(leader), .. }) = &mut self.leading else { return };
-        let open = state.execution(execution).is_some_and(|row| row.outcome.is_open());
-        let lost = state
-            .execution(execution)
-            .is_some_and(|row| row.outcome == crate::jobs::job::Outcome::Lost);
-        if ended && !open && !lost {
+        // Its claim is in this state, which is fresh: an execution that is not open has its end.
+        if ended && !state.awaits_end(execution) {
             return self.tell(from, Dispatch::Ack(execution));
+        }
+        let weight = match &report.progress {
+            Progress::Finished(result) => weight_of(result),
+            Progress::Started(_) => 0,
+        };
+        // Its node keeps it and reports it again.
+        if ended && !self.unkept.has_room(weight) {
+            return;
         }
         if let Some(command) = leader.on_report(report) {
             let ack = ended.then_some(from);
-            self.propose_own(wall, command, Own::Report { execution, ack });
+            self.propose_own(wall, command, Own::Report { execution, ack, weight });
         }
     }
 
@@ -438,6 +468,7 @@ impl Node {
         let id = CommandId { node: self.id(), boot: self.config.boot, seq };
         let payload = encode(&Stamped { stamp, id: None, command });
         if let Some(engine) = &mut self.engine {
+            self.unkept.on_proposed(own.weight());
             self.own.insert(id, own);
             engine.propose(id, payload);
         }
@@ -446,7 +477,8 @@ impl Node {
     /// True if the proposal was one of the node's own, which is settled by this.
     pub(super) fn on_own_proposal(&mut self, id: CommandId, taken: bool) -> bool {
         let Some(own) = self.own.remove(&id) else { return false };
-        if let Own::Report { execution, ack: Some(node) } = own
+        self.unkept.on_settled(own.weight());
+        if let Own::Report { execution, ack: Some(node), .. } = own
             && taken
         {
             self.tell(node, Dispatch::Ack(execution));
@@ -476,6 +508,10 @@ impl Node {
         id: CommandId,
         write: &Write,
     ) -> Result<(), RequestError> {
+        if matches!(write, Write::RunJob(_)) && self.unkept.is_behind() {
+            let text = "the disk is behind with it, and nothing new is run until it has caught up";
+            return Err(RequestError::HistoryUnavailable(text.into()));
+        }
         let no_leader = || RequestError::NoLeader("this node no longer leads".into());
         let state = self.state().ok_or(RequestError::NotServer)?;
         if let Some(refusal) = self.refusal_of_full_disk() {

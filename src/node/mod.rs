@@ -11,6 +11,7 @@
 //! | [`dispatch`](crate::dispatch) | what is due, ordered, started and reported |
 //! | `requests` | what clients are told |
 //! | `disk` | what is written together |
+//! | `history` | what is on its way to the store of executions |
 //!
 //! The parts do not know each other; this module carries facts from one to the other, and has no
 //! logic beyond that.
@@ -27,6 +28,7 @@ pub mod config;
 mod disk;
 mod effects;
 mod full;
+mod history;
 pub mod io;
 mod lead;
 mod links;
@@ -37,6 +39,8 @@ pub mod request;
 mod requests;
 pub mod rescue;
 mod serve;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -50,6 +54,7 @@ use self::clock::ClusterClock;
 use self::cluster::DialBasis;
 use self::config::NodeConfig;
 use self::disk::DiskQueue;
+use self::history::Unkept;
 use self::io::{Event, Input, Output};
 use self::lead::{Leading, Own};
 use self::links::Links;
@@ -135,6 +140,7 @@ pub struct Node {
     formation: Option<Formation>,
     engine: Option<Engine<Replicated>>,
     raft: consensus::Status,
+    unkept: Unkept,
     clock: ClusterClock,
     leading: Option<Leading>,
     known_leader: (Term, Option<NodeId>),
@@ -218,6 +224,7 @@ impl Node {
             formation,
             engine,
             raft,
+            unkept: Unkept::default(),
             clock: ClusterClock::default(),
             leading: None,
             known_leader: (Term(0), None),
@@ -320,6 +327,7 @@ impl Node {
         if self.life == Life::Over {
             return;
         }
+        self.hand_out_history();
         if self.disk.wants_checkpoint() {
             self.disk.push_checkpoint(self.local.checkpoint(&self.agent));
         }
@@ -335,6 +343,7 @@ impl Node {
         acted |= self.run_formation();
         acted |= self.run_engine();
         acted |= self.run_agent();
+        acted |= self.watch_history();
         acted |= self.run_lead();
         acted |= self.run_requests();
         while let Some(message) = self.loopback.pop_front() {
@@ -364,8 +373,10 @@ impl Node {
             Input::Frame { session, payload } => self.on_frame(session, &payload),
             Input::Datagram { from, payload } => self.roster.on_datagram(now, from, &payload),
             Input::Resolved { name, result } => self.roster.on_resolved(now, &name, result),
-            Input::Persisted { write, snapshot } => self.on_persisted(write, snapshot),
-            Input::HistoryKept { .. } | Input::HistoryRead { .. } => {}
+            Input::Persisted { write } => self.on_persisted(write),
+            Input::SnapshotDone { id, done } => self.on_snapshot_done(id, done),
+            Input::HistoryKept { upto } => self.unkept.on_kept(upto),
+            Input::HistoryRead { id, page } => self.on_history_read(id, page),
             Input::DiskFailed { reason } => self.halt(format!("the disk failed: {reason}")),
             Input::DiskFull { reason } => self.on_disk_full(reason),
             Input::DiskFree => self.on_disk_free(),
@@ -394,7 +405,7 @@ impl Node {
 
 fn engine_config(config: &NodeConfig) -> EngineConfig {
     let multiplier = u32::from(config.raft_multiplier);
-    EngineConfig { multiplier, ..EngineConfig::new(config.id()) }
+    EngineConfig { multiplier, log: config.log, ..EngineConfig::new(config.id()) }
 }
 
 fn hello(

@@ -119,6 +119,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::consensus::LogBounds;
     use crate::dispatch::leader::Patience;
     use crate::id::{Boot, Incarnation, NodeName, RequestId, WriteId};
     use crate::membership::Profile;
@@ -153,6 +154,7 @@ mod tests {
             dead_server_grace: Duration::from_secs(60),
             profile: Profile::Local,
             raft_multiplier: 1,
+            log: LogBounds::default(),
             patience: Patience::default(),
             timezone: String::new(),
             version: String::new(),
@@ -191,7 +193,7 @@ mod tests {
         }
 
         fn persisted(&mut self, write: WriteId) {
-            self.node.push(self.now, Input::Persisted { write, snapshot: None });
+            self.node.push(self.now, Input::Persisted { write });
         }
 
         fn ask(&mut self, request: Request) -> Reply {

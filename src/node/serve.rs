@@ -2,7 +2,7 @@
 
 use super::io::Output;
 use super::message::{Message, Refusal};
-use super::requests::{Stage, What};
+use super::requests::{Look, Stage, What};
 use super::{HAND_OVER_MAX, Life, Node};
 use crate::codec::frame::Lane;
 use crate::id::{CommandId, LogIndex, NodeId, RequestId};
@@ -35,7 +35,12 @@ impl Node {
                 self.requests.open_write(now, id, me, write)
             }
             (None, Request::Read(Consistency::Stale)) => return self.reply_view(id),
-            (None, Request::Read(Consistency::Linearizable)) => self.requests.open_read(now, id),
+            (None, Request::Read(Consistency::Linearizable)) => {
+                self.requests.open_read(now, id, Look::State)
+            }
+            (None, Request::Executions { job, select, consistency }) => {
+                self.open_executions(id, Look::Executions { job, select }, consistency)
+            }
             (None, Request::Leave) => self.begin_leave(id),
         };
         if let Err(error) = taken {
@@ -66,19 +71,45 @@ impl Node {
         self.reply(id, Reply::View(Box::new(view)));
     }
 
+    fn open_executions(
+        &mut self,
+        id: RequestId,
+        look: Look,
+        consistency: Consistency,
+    ) -> Result<(), RequestError> {
+        self.requests.open_read(self.now.mono, id, look)?;
+        match (consistency, self.requests.get_mut(id)) {
+            // Whatever is applied will do.
+            (Consistency::Stale, Some(open)) => open.stage = Stage::Applying(LogIndex(0)),
+            (Consistency::Stale, None) | (Consistency::Linearizable, _) => {}
+        }
+        Ok(())
+    }
+
+    /// What a read waited for is applied. False if it has to wait for something else.
+    fn serve_read(&mut self, id: RequestId) -> bool {
+        let look = match self.requests.get_mut(id).map(|open| &open.what) {
+            Some(What::Read { look, .. }) => look.clone(),
+            Some(What::Write { .. } | What::Leave) | None => return false,
+        };
+        match look {
+            Look::State => {
+                self.requests.close(id);
+                self.reply_view(id);
+                true
+            }
+            Look::Executions { job, select } => self.read_history(id, job, select),
+        }
+    }
+
     pub(super) fn run_requests(&mut self) -> bool {
         let mut acted = false;
         for id in self.requests.overdue(self.now.mono) {
             acted = true;
             self.expire(id);
         }
-        if let Some(applied) = self.raft.applied {
-            for id in self.requests.applied(applied) {
-                acted = true;
-                if self.requests.close(id).is_some() {
-                    self.reply_view(id);
-                }
-            }
+        for id in self.requests.applied(self.raft.applied.unwrap_or_default()) {
+            acted |= self.serve_read(id);
         }
         let Some(leader) = self.raft_leader() else { return acted };
         for id in self.requests.waiting(self.now.mono) {
@@ -94,7 +125,11 @@ impl Node {
         }
         let write = matches!(open.what, What::Write { .. });
         let exposed = open.exposed && write;
-        let error = match (exposed, self.full_disk_waited_for(), self.raft_leader()) {
+        let full = self.full_disk_waited_for();
+        let error = match (exposed, full, self.raft_leader()) {
+            (false, _, _) if self.awaits_store(&open.stage) => {
+                RequestError::HistoryUnavailable("it was not read in time".to_owned())
+            }
             (true, Some(full), _) => RequestError::UnknownDiskFull(full),
             (true, None, _) => RequestError::Unknown,
             (false, Some(full), _) => RequestError::DiskFull(format!("{full}; ask another server")),
@@ -104,6 +139,15 @@ impl Node {
             (false, None, None) => RequestError::NoLeader(self.missing()),
         };
         self.reply(id, Reply::Failed(error));
+    }
+
+    /// Whether nothing but the store of the history is waited for, or a place there.
+    fn awaits_store(&self, stage: &Stage) -> bool {
+        match stage {
+            Stage::Reading => true,
+            Stage::Applying(at) => *at <= self.raft.applied.unwrap_or_default(),
+            Stage::Waiting | Stage::Paused(_) | Stage::With(_) => false,
+        }
     }
 
     /// Gives a request to the leader, which may be this node. False if it has to wait.
@@ -134,7 +178,7 @@ impl Node {
                     return true;
                 }
             }
-            What::Read { number } => {
+            What::Read { number, .. } => {
                 let message = Message::ReadIndex { id: number };
                 if mine {
                     self.ask_read_index(None, number);

@@ -10,22 +10,28 @@ use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
+use crate::codec::record::{Recovered, Snapshot};
 use crate::dispatch::leader::Patience;
 use crate::driver::{Turn, turn};
+use crate::jobs::history::change::Limits;
+use crate::jobs::history::store::Store;
 use crate::membership::Profile;
 use crate::membership::autopilot::GRACE_DEFAULT;
 use crate::node::config::{NodeConfig, NodeRole};
 use crate::node::io::Input;
 use crate::node::rescue::Position;
 use crate::node::{BootError, Node};
+use crate::shell::archive::{self, Archive, ArchiveEvent};
 use crate::shell::config::{AgentConfig, GossipProfile, Mode};
 use crate::shell::disk::recover_by_peers_file;
-use crate::shell::disk::{DataDir, DataDirError, Disk, ExitClass};
+use crate::shell::disk::{
+    Completion, DataDir, DataDirError, Disk, ExitClass, LogFiles, SnapshotEvent, Snapshots,
+};
 use crate::shell::exec::Executor;
 use crate::shell::exit::ExitError;
 use crate::shell::http::{self, HttpConfig};
 use crate::shell::net::{self, Net, NetLimits};
-use crate::shell::world::{Client, End, QUEUE_LEN_MAX, Sources, TokioWorld};
+use crate::shell::world::{Client, End, Keeper, QUEUE_LEN_MAX, Sources, TokioWorld};
 use crate::time::Now;
 
 /// The threads that answer HTTP and watch processes, beside the one that owns the node.
@@ -88,17 +94,17 @@ async fn live(
     let (exec_events, exec) = mpsc::channel(QUEUE_LEN_MAX);
     let (calls_in, calls) = mpsc::channel(QUEUE_LEN_MAX);
     let (control_in, control) = mpsc::channel(16);
-    let done = Box::new(move |completion| {
-        // The node is gone: nobody waits for what becomes of the write.
-        let _ = disk_done.blocking_send(completion);
-    });
-    let writer = Disk::start(files, done).map_err(|error| {
-        ExitError::Environment(format!("the system gives no thread for the disk: {error}"))
-    })?;
+    let writer = start_disk(files, disk_done)?;
+    let (archive_events, archive) = mpsc::channel(QUEUE_LEN_MAX);
+    let (snapshot_events, snapshots) = mpsc::channel(QUEUE_LEN_MAX);
+    let limits = config.history;
+    let start = || start_keeper(&data, limits, &recovered, archive_events, snapshot_events);
+    let keeper = config.server.then(start).transpose()?;
     let links = Net::start(sockets.peers, sockets.gossip, net_events, NetLimits::default());
     let executor = Executor::new(exec_events, workers.clone());
-    let sources = Sources { disk, net, exec, calls, control };
-    let mut world = TokioWorld::new(sources, links, writer, executor, Arc::clone(&counters));
+    let sources = Sources { disk, archive, snapshots, net, exec, calls, control };
+    let mut world =
+        TokioWorld::new(sources, links, writer, keeper, executor, Arc::clone(&counters));
     let node_config = node_config(config, &data, known);
     tracing::info!(
         node = %node_config.name,
@@ -162,6 +168,84 @@ async fn serve_http(
     http::serve(listener, router, stop).await
 }
 
+fn start_disk(files: LogFiles, events: mpsc::Sender<Completion>) -> Result<Disk, ExitError> {
+    let report = Box::new(move |event| {
+        // The node is gone: nobody waits for what becomes of the write.
+        let _ = events.blocking_send(event);
+    });
+    Disk::start(files, report).map_err(|error| {
+        ExitError::Environment(format!("the system gives no thread for the disk: {error}"))
+    })
+}
+
+/// Starts what keeps the history and the snapshots of a server.
+fn start_keeper(
+    data: &DataDir,
+    limits: Limits,
+    recovered: &Recovered,
+    archive_events: mpsc::Sender<ArchiveEvent>,
+    snapshot_events: mpsc::Sender<SnapshotEvent>,
+) -> Result<Keeper, ExitError> {
+    let archive = start_archive(data, limits, recovered, archive_events)?;
+    let report = Arc::new(move |event| {
+        // The node is gone: nobody waits for what becomes of the task.
+        let _ = snapshot_events.blocking_send(event);
+    });
+    let history = Arc::new(archive.snapshots());
+    let snapshots = Snapshots::start(data.snapshots(), history, report).map_err(|error| {
+        ExitError::Environment(format!("the system gives no thread for snapshots: {error}"))
+    })?;
+    Ok(Keeper { archive, snapshots })
+}
+
+fn start_archive(
+    data: &DataDir,
+    limits: Limits,
+    recovered: &Recovered,
+    events: mpsc::Sender<ArchiveEvent>,
+) -> Result<Archive, ExitError> {
+    let (mut store, space) =
+        archive::open(data.path(), limits).map_err(|error| match error.exit_class() {
+            ExitClass::Environment => ExitError::Environment(error.to_string()),
+            ExitClass::Damaged => ExitError::Damaged(error.to_string()),
+        })?;
+    if let Some(snapshot) = &recovered.snapshot
+        && store.upto() < Some(snapshot.index())
+    {
+        take_history_of(data, snapshot, &mut store)?;
+    }
+    tracing::info!(rows = store.rows(), upto = ?store.upto(), "the history of executions");
+    let report = Box::new(move |event| {
+        // The node is gone: nobody waits for what becomes of the history.
+        let _ = events.blocking_send(event);
+    });
+    Archive::start(store, space, report).map_err(|error| {
+        ExitError::Environment(format!("the system gives no thread for the history: {error}"))
+    })
+}
+
+/// The history is behind the snapshot: the node died before it had put the history of a snapshot
+/// that came in in its place, or the history's file was moved away.
+fn take_history_of(
+    data: &DataDir,
+    snapshot: &Snapshot,
+    store: &mut Store,
+) -> Result<(), ExitError> {
+    let before = store.upto();
+    let blocks = data.history_of(snapshot.file).map_err(data_error)?;
+    let failed = |reason: String| {
+        let (dir, index) = (data.path().display(), snapshot.index());
+        ExitError::Damaged(format!(
+            "data-dir {dir}: the history cannot be made anew from the snapshot up to {index}: \
+             {reason}"
+        ))
+    };
+    let upto = blocks.upto().ok_or_else(|| failed("it holds none".to_owned()))?;
+    store.replace(upto, blocks).map_err(|error| failed(error.to_string()))?;
+    tracing::warn!(?before, %upto, "the history was behind the snapshot, and is made anew from it");
+    Ok(())
+}
+
 /// The loop: one task owns the node.
 async fn drive(node: &mut Node, world: &mut TokioWorld, data: &mut DataDir) -> End {
     loop {
@@ -170,10 +254,11 @@ async fn drive(node: &mut Node, world: &mut TokioWorld, data: &mut DataDir) -> E
         if let Some(end) = world.end() {
             return end.clone();
         }
-        if let (None, Some(cluster)) = (data.cluster(), node.cluster())
-            && let Err(error) = data.set_cluster(cluster)
-        {
-            return End::Halted(error.to_string());
+        if let (None, Some(cluster)) = (data.cluster(), node.cluster()) {
+            if let Err(error) = data.set_cluster(cluster) {
+                return End::Halted(error.to_string());
+            }
+            world.set_cluster(cluster);
         }
         match next {
             Turn::Again => tokio::task::yield_now().await,
@@ -216,11 +301,7 @@ fn recover_if_told(config: &AgentConfig) -> Result<(), ExitError> {
     Ok(())
 }
 
-fn boot(
-    config: NodeConfig,
-    recovered: &crate::codec::record::Recovered,
-    now: Now,
-) -> Result<Node, ExitError> {
+fn boot(config: NodeConfig, recovered: &Recovered, now: Now) -> Result<Node, ExitError> {
     let seed = rand::rng().random();
     Node::boot(config, seed, recovered, now).map_err(|error| match error {
         BootError::Local(_) | BootError::Consensus(_) => ExitError::Damaged(error.to_string()),
@@ -261,6 +342,7 @@ fn node_config(config: &AgentConfig, data: &DataDir, known: &[String]) -> NodeCo
             GossipProfile::Local => Profile::Local,
         },
         raft_multiplier: config.raft_multiplier,
+        log: config.log_bounds,
         patience: Patience { misfire_grace: config.misfire_grace, ..Patience::default() },
         timezone: config.timezone.name().to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -8,7 +8,6 @@ use super::format::{self, Frame, HEADER_LEN, Header, HeaderFault};
 use super::ledger::{Ledger, Span};
 use super::{Current, LogWriter, SEGMENT_LEN, SegmentNumber, Step};
 use crate::codec::record::{Record, Recovered, Snapshot};
-use crate::codec::snapshot;
 use crate::id::{LogIndex, NodeId, Term};
 
 /// What [`recover()`] found.
@@ -93,14 +92,14 @@ pub enum DamageReason {
     SnapshotMissing(u64),
 }
 
-/// Reads the log of `node` from its segments and its snapshot files.
+/// Reads the log of `node` from its segments; `snapshot` is the newest that is whole.
 ///
 /// # Errors
 /// If it is damaged elsewhere than at its very end; see [`DamageReason`].
 pub fn recover(
     node: NodeId,
     segments: &BTreeMap<SegmentNumber, Bytes>,
-    snapshots: &[Bytes],
+    snapshot: Option<Snapshot>,
 ) -> Result<Recovery, LogDamage> {
     let mut reader = Reader::new(node);
     let first = first_of_last_row(segments);
@@ -123,7 +122,7 @@ pub fn recover(
     if last.is_some() {
         repairs.push(Step::SyncDir);
     }
-    let (recovered, writer) = reader.finish(first, snapshots)?;
+    let (recovered, writer) = reader.finish(first, snapshot)?;
     Ok(Recovery { recovered, writer, repairs, cut })
 }
 
@@ -291,7 +290,7 @@ impl Reader {
     fn finish(
         self,
         first: Option<SegmentNumber>,
-        snapshots: &[Bytes],
+        snapshot: Option<Snapshot>,
     ) -> Result<(Recovered, LogWriter), LogDamage> {
         let span = self.ledger.span.unwrap_or(Span { start: 0, next: 0, covered: 0 });
         let first = first.unwrap_or(SegmentNumber(1));
@@ -300,8 +299,7 @@ impl Reader {
             let (from, upto) = (span.start, self.base - 1);
             return Err(damage(DamageReason::EntriesMissing { from, upto }));
         }
-        let snapshot = newest_whole(snapshots);
-        let covered = snapshot.as_ref().map_or(0, |snapshot| snapshot.index.0.saturating_add(1));
+        let covered = snapshot.as_ref().map_or(0, |snapshot| snapshot.index().0.saturating_add(1));
         if span.covered > covered {
             return Err(damage(DamageReason::SnapshotMissing(span.start)));
         }
@@ -324,11 +322,6 @@ impl Reader {
         };
         Ok((recovered, writer))
     }
-}
-
-fn newest_whole(snapshots: &[Bytes]) -> Option<Snapshot> {
-    let whole = snapshots.iter().filter_map(|file| snapshot::decode(file).ok());
-    whole.max_by_key(|snapshot| snapshot.index)
 }
 
 fn read_frame(bytes: &Bytes, offset: usize, chain: &mut u32) -> Result<(Frame, usize), Fault> {

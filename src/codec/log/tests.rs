@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::codec::memory_disk::MemoryDisk;
 use crate::codec::record::{Recovered, Snapshot};
-use crate::codec::snapshot;
+use crate::codec::snapshot::SnapshotFile;
 use crate::id::Term;
 
 const NODE: NodeId = NodeId(7);
@@ -23,7 +23,8 @@ fn purge(upto: u64) -> Record {
 }
 
 fn snapshot(index: u64) -> Snapshot {
-    Snapshot { meta: body("meta"), index: LogIndex(index), data: body("state") }
+    let file = SnapshotFile { index: LogIndex(index), len: 0, crc: 0 };
+    Snapshot { file, meta: body("meta"), data: body("state") }
 }
 
 fn write(disk: &mut MemoryDisk, batch: &[Record]) {
@@ -227,7 +228,7 @@ fn a_log_of_another_node_or_of_a_newer_version_is_refused() {
     let Step::Create { segment, header } = &steps[0] else { panic!("{steps:?}") };
     let read = |node: u64, number: u64, bytes: Bytes| {
         let segments = BTreeMap::from([(SegmentNumber(number), bytes)]);
-        recover(NodeId(node), &segments, &[]).map(|_| ()).map_err(|damage| damage.reason)
+        recover(NodeId(node), &segments, None).map(|_| ()).map_err(|damage| damage.reason)
     };
     assert_eq!(read(7, 1, header.clone()), Ok(()));
     assert_eq!(read(8, 1, header.clone()), Err(DamageReason::WrongNode(NODE)));
@@ -259,17 +260,17 @@ fn a_segment_in_the_middle_that_is_gone_or_too_short_is_damage() {
     let mut segments: BTreeMap<_, _> =
         segments.into_iter().map(|(number, bytes)| (number, Bytes::from(bytes))).collect();
     assert!(segments.len() > 3);
-    assert!(recover(NODE, &segments, &[]).is_ok());
+    assert!(recover(NODE, &segments, None).is_ok());
 
     let mut shortened = segments.clone();
     let second = &segments[&SegmentNumber(2)];
     let frame_len = PREFIX_LEN + format::body_len(&entry(0));
     shortened.insert(SegmentNumber(2), second.slice(..second.len() - frame_len));
-    let damage = recover(NODE, &shortened, &[]).unwrap_err();
+    let damage = recover(NODE, &shortened, None).unwrap_err();
     assert_eq!((damage.segment, damage.reason), (SegmentNumber(3), DamageReason::Unchained));
 
     segments.remove(&SegmentNumber(2));
-    let damage = recover(NODE, &segments, &[]).unwrap_err();
+    let damage = recover(NODE, &segments, None).unwrap_err();
     let DamageReason::EntriesMissing { from: 0, upto } = damage.reason else { panic!("{damage}") };
     assert_eq!(damage.segment, SegmentNumber(3));
     assert!(upto >= 1);
@@ -309,7 +310,7 @@ proptest! {
             chain = format::put_frame(&mut bytes, chain, |out| out.extend_from_slice(body));
         }
         let segments = BTreeMap::from([(number, Bytes::from(bytes))]);
-        if let Ok(mut recovery) = recover(NODE, &segments, &[snapshot::encode(&snapshot(2))]) {
+        if let Ok(mut recovery) = recover(NODE, &segments, Some(snapshot(2))) {
             let next = recovery.writer.next_index().unwrap_or_default();
             let last = Record::Entry { index: next, term: Term(1), body: Bytes::new() };
             prop_assert!(next.0 == u64::MAX || recovery.writer.encode(&[last]).is_ok());

@@ -107,9 +107,9 @@ fn a_leader_cut_off_knows_it_and_takes_nothing() {
 }
 
 fn with_small_log(config: &mut EngineConfig) {
-    config.snapshot_after_bytes = 20_000;
-    config.keep_bytes = 10_000;
-    config.keep_entries = 100;
+    config.log.snapshot_after_bytes = 20_000;
+    config.log.keep_bytes = 10_000;
+    config.log.keep_entries = 100;
 }
 
 #[test]

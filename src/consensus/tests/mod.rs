@@ -8,5 +8,6 @@ mod doubt;
 mod forge;
 mod rescue;
 mod runtime;
+mod snapshots;
 mod store;
 mod world;

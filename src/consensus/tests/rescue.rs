@@ -94,8 +94,8 @@ fn what_was_never_committed_counts_as_committed() {
 #[test]
 fn a_log_behind_its_snapshot_goes_on_behind_it() {
     let tweak = |config: &mut EngineConfig| {
-        config.snapshot_after_bytes = 2_000;
-        (config.keep_bytes, config.keep_entries) = (0, 0);
+        config.log.snapshot_after_bytes = 2_000;
+        (config.log.keep_bytes, config.log.keep_entries) = (0, 0);
     };
     let mut world = World::with(3, 9, tweak);
     world.found();
@@ -110,7 +110,7 @@ fn a_log_behind_its_snapshot_goes_on_behind_it() {
     let disk = &mut world.servers.get_mut(&leader).unwrap().disk;
     disk.entries.clear();
     disk.purged = None;
-    let covered = disk.snapshot.as_ref().map(|snapshot| snapshot.index);
+    let covered = disk.snapshot.as_ref().map(|snapshot| snapshot.index());
     assert_eq!(survey(disk).unwrap().last.map(|last| last.index), covered);
     let count = world.tally(leader).0.len();
     go_on_alone(&mut world, leader);

@@ -1,11 +1,13 @@
 //! Engines on a network and disks that are a heap of events.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::codec::record::{Record, Recovered, Snapshot};
+use crate::codec::memory_snapshots::MemorySnapshots;
+use crate::codec::record::{Record, Recovered};
+use crate::codec::snapshot::History;
 use crate::codec::{DecodeError, decode, encode};
 use crate::consensus::*;
 use crate::id::{CommandId, LogIndex, NodeId, Term, WriteId};
@@ -61,13 +63,22 @@ enum Event {
         life: u64,
         write: WriteId,
         records: Vec<Record>,
-        snapshot: Option<Snapshot>,
+    },
+    /// The oldest task with snapshot files is done.
+    Task {
+        node: NodeId,
+        life: u64,
     },
 }
 
 pub(super) struct Server {
     pub(super) engine: Option<Engine<Tally>>,
     pub(super) disk: Recovered,
+    pub(super) snapshots: MemorySnapshots,
+    /// Tasks with snapshot files: they keep order.
+    tasks: VecDeque<(TaskId, SnapshotTask)>,
+    /// When the last of them is done.
+    task_at: u64,
     life: u64,
     dirty: bool,
     /// What its peers were told last.
@@ -91,6 +102,16 @@ pub(super) struct World {
     pub(super) log: Vec<(NodeId, Note)>,
     pub(super) hash: u64,
     pub(super) snapshots_sent: usize,
+    pub(super) chunk_bytes_sent: u64,
+    /// Bytes of chunks that disks have taken.
+    pub(super) received: u64,
+    pub(super) installed: usize,
+    /// Nodes whose snapshot files do not get on, while their logs do.
+    pub(super) stuck_tasks: BTreeSet<NodeId>,
+    /// How many chunks to come in are to be spoiled.
+    pub(super) spoil: u32,
+    /// How long a task with snapshot files takes at most, in microseconds.
+    pub(super) task_micros: u64,
     pub(super) tweak: fn(&mut EngineConfig),
     /// Changes a message; some are delivered a second time, changed.
     pub(super) forge: Option<fn(&mut Chance, &mut Message)>,
@@ -130,6 +151,12 @@ impl World {
             log: Vec::new(),
             hash: seed,
             snapshots_sent: 0,
+            chunk_bytes_sent: 0,
+            received: 0,
+            installed: 0,
+            stuck_tasks: BTreeSet::new(),
+            spoil: 0,
+            task_micros: 2_000,
             tweak,
             forge: None,
         };
@@ -154,8 +181,16 @@ impl World {
     }
 
     pub(super) fn add(&mut self, n: u64) {
-        let (disk, standing) = (Recovered::default(), Standing::default());
-        let server = Server { engine: None, disk, life: 0, dirty: false, standing };
+        let server = Server {
+            engine: None,
+            disk: Recovered::default(),
+            snapshots: MemorySnapshots::default(),
+            tasks: VecDeque::new(),
+            task_at: 0,
+            life: 0,
+            dirty: false,
+            standing: Standing::default(),
+        };
         self.servers.insert(id(n), server);
         self.start(id(n));
     }
@@ -171,6 +206,8 @@ impl World {
     pub(super) fn kill(&mut self, node: NodeId) {
         let server = self.servers.get_mut(&node).unwrap();
         server.engine = None;
+        server.snapshots.crash();
+        server.tasks.clear();
         server.life += 1;
         self.drop_sessions(|a, b| a == node || b == node);
     }
@@ -217,7 +254,7 @@ impl World {
         }
         self.events.retain(|_, event| match event {
             Event::Deliver { to, from, .. } | Event::Standing { to, from, .. } => !hit(*to, *from),
-            Event::Synced { .. } => true,
+            Event::Synced { .. } | Event::Task { .. } => true,
         });
     }
 
@@ -344,18 +381,25 @@ impl World {
                 if matches!(message, Message::SnapshotBegin { .. }) {
                     self.snapshots_sent += 1;
                 }
+                if let Message::SnapshotChunk { data, .. } = &message {
+                    self.chunk_bytes_sent += data.len() as u64;
+                }
                 let Some(at) = self.arrival(node, peer) else { return };
                 let bytes = encode(&message);
                 self.schedule(at, Event::Deliver { to: peer, from: node, bytes });
             }
-            Effect::Persist { write, records, snapshot } => {
-                let snapshot = snapshot.map(|source| {
-                    let (meta, index) = (source.meta.clone(), source.index);
-                    Snapshot { meta, index, data: source.encode() }
-                });
+            Effect::Persist { write, records } => {
                 let life = self.servers[&node].life;
                 let at = self.now + 500 + self.chance.below(2_000);
-                self.schedule(at, Event::Synced { node, life, write, records, snapshot });
+                self.schedule(at, Event::Synced { node, life, write, records });
+            }
+            Effect::Snapshot { id, task } => {
+                let done = self.now + self.task_micros / 4 + self.chance.below(self.task_micros);
+                let server = self.servers.get_mut(&node).unwrap();
+                server.task_at = server.task_at.max(done);
+                server.tasks.push_back((id, task));
+                let (life, at) = (server.life, server.task_at);
+                self.schedule(at, Event::Task { node, life });
             }
             Effect::Applied { .. } | Effect::StatusChanged => {}
             Effect::Proposed { id, result } => self.log.push((node, Note::Proposed(id, result))),
@@ -394,12 +438,12 @@ impl World {
                     self.touch(to);
                 }
             }
-            Event::Synced { node, life, write, records, snapshot } => {
+            Event::Synced { node, life, write, records } => {
                 if self.servers[&node].life != life {
                     return;
                 }
                 if self.stuck.contains(&node) {
-                    let again = Event::Synced { node, life, write, records, snapshot };
+                    let again = Event::Synced { node, life, write, records };
                     self.schedule(self.now + 10_000, again);
                     return;
                 }
@@ -407,12 +451,35 @@ impl World {
                 for record in records {
                     keep(&mut server.disk, record);
                 }
-                let data = snapshot.as_ref().map(|snapshot| snapshot.data.clone());
-                if snapshot.is_some() {
-                    server.disk.snapshot = snapshot;
-                }
-                self.engine(node).on_persisted(write, data);
+                self.engine(node).on_persisted(write);
                 self.touch(node);
+            }
+            Event::Task { node, life } => {
+                if self.servers[&node].life != life {
+                    return;
+                }
+                if self.stuck.contains(&node) || self.stuck_tasks.contains(&node) {
+                    self.schedule(self.now + 10_000, Event::Task { node, life });
+                    return;
+                }
+                let server = self.servers.get_mut(&node).unwrap();
+                let (id, mut task) = server.tasks.pop_front().unwrap();
+                if let SnapshotTask::Receive { data, .. } = &mut task {
+                    self.received += data.len() as u64;
+                    if self.spoil > 0 {
+                        self.spoil -= 1;
+                        let mut bytes = data.to_vec();
+                        bytes[100] ^= 4;
+                        *data = Bytes::from(bytes);
+                    }
+                }
+                let done = task.perform(&mut server.snapshots, &History::default());
+                server.disk.snapshot = server.snapshots.newest();
+                if let Some(done) = done {
+                    self.installed += usize::from(done == SnapshotDone::Installed);
+                    self.engine(node).on_snapshot_done(id, done);
+                    self.touch(node);
+                }
             }
         }
     }

@@ -40,7 +40,7 @@ impl Bench {
     fn apply(&mut self, command: Command) -> Applied {
         self.index += 1;
         let entry = Stamped { stamp: self.now.wall, id: None, command };
-        self.state.apply(LogIndex(self.index), &entry)
+        self.state.apply(LogIndex(self.index), &entry).0
     }
 
     fn put(&mut self, schedule: &str, tags: &[(&str, &str)]) {

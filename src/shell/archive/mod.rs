@@ -32,8 +32,10 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::{Builder, JoinHandle};
 
+use bytes::Bytes;
 use redb::backends::FileBackend;
 
 pub use self::look::{Depth, Look, look};
@@ -43,9 +45,9 @@ pub use self::space::{RESERVE_LEN, Room, Space};
 use self::thread::Worker;
 use crate::id::{LogIndex, RequestId};
 use crate::jobs::history::change::{Change, Limits, Page, Query};
-use crate::jobs::history::store::{HistoryError, Store};
+use crate::jobs::history::store::{HistoryError, Store, View};
+use crate::shell::disk::{Blocks, ExitClass, HISTORY_DIR, History, PutBlock};
 
-const HISTORY_DIR: &str = "history";
 const HISTORY_FILE: &str = "history.redb";
 
 /// What the archive has done, or cannot do.
@@ -94,6 +96,16 @@ pub enum ArchiveError {
         /// What is wrong with it.
         reason: String,
     },
+}
+
+impl ArchiveError {
+    /// What the exit code has to say.
+    pub fn exit_class(&self) -> ExitClass {
+        match self {
+            Self::Io(_) | Self::NewerFormat { .. } => ExitClass::Environment,
+            Self::Damaged { .. } => ExitClass::Damaged,
+        }
+    }
 }
 
 const REPAIR: &str = "Move this file away and start again: \
@@ -200,6 +212,11 @@ impl Archive {
         self.queue.push(Command::Read { id, query })
     }
 
+    /// A handle for those who make snapshots of the history, or put one in its place.
+    pub fn snapshots(&self) -> ArchiveSnapshots {
+        ArchiveSnapshots { queue: Arc::clone(&self.queue) }
+    }
+
     /// Waits until everything that was handed over is done and durable, and the file is closed.
     /// Changes that find no room on the disk are left to the log.
     pub fn stop(self) {
@@ -208,4 +225,87 @@ impl Archive {
             tracing::error!("the thread of the archive has unwound, as it has reported");
         }
     }
+}
+
+/// Makes snapshots of the history, and puts one in its place, from any thread.
+#[derive(Clone, Debug)]
+pub struct ArchiveSnapshots {
+    queue: Arc<Queue>,
+}
+
+impl ArchiveSnapshots {
+    /// Asks for the history as it is when everything that was handed over is carried out, the last
+    /// of it that of the entry `upto`. Does not wait.
+    ///
+    /// # Errors
+    /// If the thread has ended.
+    pub fn view(&self, upto: LogIndex) -> Result<PendingView, ArchiveStopped> {
+        let (reply, answer) = sync_channel(1);
+        self.queue.push(Command::View { upto, reply })?;
+        Ok(PendingView(answer))
+    }
+
+    /// Puts the blocks of the history up to `upto` in the place of the one that there is, whole or
+    /// not at all, and waits until that is durable. They come to `len` bytes. See
+    /// [`Store::replace`].
+    ///
+    /// # Errors
+    /// As [`Store::replace`], with [`ErrorKind::StorageFull`] if they do not fit on the disk; or if
+    /// the thread has ended. Only blocks that do not fit or are no history leave it at work.
+    pub fn replace(
+        &self,
+        upto: LogIndex,
+        len: u64,
+        blocks: impl Iterator<Item = io::Result<Bytes>> + Send + 'static,
+    ) -> Result<(), HistoryError> {
+        let (reply, answer) = sync_channel(1);
+        let blocks = queue::Blocks(Box::new(blocks));
+        self.queue.push(Command::Replace { upto, blocks, len, reply }).map_err(|_| stopped())?;
+        answer.recv().map_err(|_| stopped())?
+    }
+}
+
+impl History for ArchiveSnapshots {
+    fn export(&self, index: LogIndex, put: PutBlock<'_>) -> io::Result<Option<LogIndex>> {
+        let asked = self.view(index).map_err(io::Error::other)?;
+        let view = asked.wait().map_err(io_error)?;
+        view.export(put).map_err(io_error)?;
+        Ok(view.upto())
+    }
+
+    fn replace(&self, blocks: Blocks) -> io::Result<()> {
+        let upto = blocks.upto();
+        let upto = upto.ok_or_else(|| io::Error::other("the snapshot holds no history"))?;
+        let len = blocks.len();
+        Self::replace(self, upto, len, blocks).map_err(io_error)
+    }
+}
+
+/// Keeps the kind of an error of the system.
+fn io_error(error: HistoryError) -> io::Error {
+    match error {
+        HistoryError::Io(error) => error,
+        error @ (HistoryError::NewerFormat { .. }
+        | HistoryError::Damaged(_)
+        | HistoryError::Block(_)
+        | HistoryError::Stopped(_)) => io::Error::other(error),
+    }
+}
+
+/// A view that was asked for.
+#[derive(Debug)]
+pub struct PendingView(Receiver<Result<View, HistoryError>>);
+
+impl PendingView {
+    /// Waits for it. What it shows is durable.
+    ///
+    /// # Errors
+    /// If the thread ends first.
+    pub fn wait(self) -> Result<View, HistoryError> {
+        self.0.recv().map_err(|_| stopped())?
+    }
+}
+
+fn stopped() -> HistoryError {
+    HistoryError::Stopped(ArchiveStopped.to_string())
 }

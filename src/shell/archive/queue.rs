@@ -1,11 +1,17 @@
 //! What waits for the archive's thread: [`Queue`].
 
 use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::sync::mpsc::SyncSender;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::id::{LogIndex, RequestId};
 use crate::jobs::history::change::{Change, Query};
+use crate::jobs::history::store::{HistoryError, View};
 
 /// The most reads that may wait. The next is answered with an error.
 pub const READS_MAX: usize = 1_024;
@@ -27,6 +33,22 @@ pub(super) enum Command {
     Read { id: RequestId, query: Query },
     /// Answer that too many reads wait.
     Refuse { id: RequestId },
+    /// Make everything durable, and show it as it is then.
+    View { upto: LogIndex, reply: Reply<View> },
+    /// Put these blocks in the place of all rows.
+    Replace { upto: LogIndex, blocks: Blocks, len: u64, reply: Reply<()> },
+}
+
+/// Where an answer goes on which somebody waits.
+pub(super) type Reply<T> = SyncSender<Result<T, HistoryError>>;
+
+/// Blocks of another server's history, one after the other.
+pub(super) struct Blocks(pub(super) Box<dyn Iterator<Item = io::Result<Bytes>> + Send>);
+
+impl fmt::Debug for Blocks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Blocks")
+    }
 }
 
 /// What the thread finds when it looks.
@@ -127,7 +149,7 @@ impl Queue {
                 ids.push(*id);
                 false
             }
-            Command::Apply { .. } => true,
+            Command::Apply { .. } | Command::View { .. } | Command::Replace { .. } => true,
         });
         inner.reads = 0;
         ids

@@ -231,3 +231,40 @@ fn a_damaged_file_is_named_with_what_to_do() {
     assert!(text.starts_with(&format!("{} is damaged: ", path.display())), "{text}");
     assert!(text.ends_with(REPAIR), "{text}");
 }
+
+#[test]
+fn a_history_goes_from_one_archive_to_another() {
+    let (dir, other) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let (store, space) = opened(&dir);
+    let (archive, _events) = start(store, space);
+    for claim in 1..=20 {
+        archive.apply(LogIndex(claim), vec![put(claim)]).unwrap();
+    }
+    // The entries after the last change had none.
+    let view = archive.snapshots().view(LogIndex(25)).unwrap();
+    archive.apply(LogIndex(26), vec![put(26)]).unwrap();
+    let view = view.wait().unwrap();
+    let mut blocks = Vec::new();
+    view.export(&mut |block| {
+        blocks.push(Ok(block));
+        Ok(())
+    })
+    .unwrap();
+
+    let (store, space) = opened(&other);
+    let (target, events) = start(store, space);
+    target.apply(LogIndex(3), vec![put(3)]).unwrap();
+    let cut = vec![Ok(blocks[0].as_ref().unwrap().clone())];
+    let error = target.snapshots().replace(LogIndex(25), 9, cut.into_iter()).unwrap_err();
+    assert!(matches!(error, HistoryError::Block(_)), "{error}");
+    target.read(RequestId(1), newest_first()).unwrap();
+    assert_eq!(claims(&page(&events).unwrap()), [3], "it works on, as it was");
+    target.snapshots().replace(LogIndex(25), 9, blocks.into_iter()).unwrap();
+    target.read(RequestId(2), newest_first()).unwrap();
+    assert_eq!(page(&events).unwrap().total, 20);
+    archive.stop();
+    let snapshots = target.snapshots();
+    target.stop();
+    assert!(snapshots.view(LogIndex(30)).is_err());
+    assert_eq!(opened(&other).0.durable(), Some(LogIndex(25)));
+}

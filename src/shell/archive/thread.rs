@@ -1,14 +1,15 @@
 //! What the archive's thread does: [`Worker`].
 
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::ArchiveEvent;
-use super::queue::{Command, Next, Pause, Queue, READS_MAX};
+use super::queue::{Blocks, Command, Next, Pause, Queue, READS_MAX};
 use super::space::{Room, Space};
 use crate::id::{LogIndex, RequestId};
 use crate::jobs::history::change::{Change, Query};
-use crate::jobs::history::store::{HistoryError, ROW_OVERHEAD, Store};
+use crate::jobs::history::store::{HistoryError, ROW_OVERHEAD, Store, View};
 
 /// How long nothing has to come until what was carried out is made durable.
 const COMMIT_AFTER: Duration = Duration::from_secs(1);
@@ -53,8 +54,10 @@ impl Worker {
     }
 
     pub(super) fn run(mut self) {
-        if let Err(error) = self.work() {
-            self.fail(error.to_string());
+        match self.work() {
+            // Who waits for what is left in the queue learns that it will not be done.
+            Ok(()) => self.queue.stop(),
+            Err(error) => self.fail(error.to_string()),
         }
     }
 
@@ -71,6 +74,23 @@ impl Worker {
                 Next::Command(Command::Read { id, query }) => self.read(id, &query)?,
                 Next::Command(Command::Refuse { id }) => {
                     self.refuse(id, format!("more than {READS_MAX} reads of executions wait"));
+                }
+                Next::Command(Command::View { upto, reply }) => {
+                    if self.wait_for_room(0)? == Flow::End {
+                        return Ok(());
+                    }
+                    // Who has stopped waiting has no use for it.
+                    let _ = reply.send(Ok(self.view(upto)?));
+                }
+                Next::Command(Command::Replace { upto, blocks, len, reply }) => {
+                    let done = self.replace(upto, blocks, len);
+                    let failed = done.as_ref().err().filter(|error| ends(error));
+                    let failed = failed.map(ToString::to_string);
+                    // Who has stopped waiting has no use for it.
+                    let _ = reply.send(done);
+                    if let Some(reason) = failed {
+                        return Err(HistoryError::Stopped(reason));
+                    }
                 }
                 Next::Idle => self.commit()?,
                 Next::Closed => {
@@ -110,6 +130,23 @@ impl Worker {
                 Err(error)
             }
         }
+    }
+
+    /// All changes up to `upto` were handed over before.
+    fn view(&mut self, upto: LogIndex) -> Result<View, HistoryError> {
+        self.store.apply(upto, &[])?;
+        self.commit()?;
+        self.store.view()
+    }
+
+    fn replace(&mut self, upto: LogIndex, blocks: Blocks, len: u64) -> Result<(), HistoryError> {
+        let needed = len.saturating_mul(WRITTEN_PER_BYTE).saturating_add(WRITTEN_PER_GROUP);
+        if let Room::Short(reason) = self.space.room(needed).map_err(HistoryError::Io)? {
+            return Err(HistoryError::Io(io::Error::new(ErrorKind::StorageFull, reason)));
+        }
+        self.store.replace(upto, blocks.0)?;
+        self.uncommitted = 0;
+        Ok(())
     }
 
     fn refuse(&self, id: RequestId, reason: String) {
@@ -153,10 +190,21 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
+        // Whoever waits for an answer hears that there will be none.
+        self.queue.stop();
         // The database unwinds on some damage.
         if std::thread::panicking() {
             self.fail("the thread that keeps the history of executions has unwound".into());
         }
+    }
+}
+
+/// Whether the archive cannot go on after this error of a history that was to be put in its place.
+fn ends(error: &HistoryError) -> bool {
+    match error {
+        HistoryError::Block(_) | HistoryError::NewerFormat { .. } => false,
+        HistoryError::Io(error) => error.kind() != ErrorKind::StorageFull,
+        HistoryError::Damaged(_) | HistoryError::Stopped(_) => true,
     }
 }
 

@@ -12,9 +12,10 @@ use serde::{Deserialize, Serialize};
 use super::files::{self, LogFiles, TEMPORARY};
 use super::moves::{self, Moves};
 use super::replaced;
+use super::snapshot_files::{self, Blocks, Damaged, SnapshotFiles};
 use crate::codec::log::{DamageReason, LogDamage, Recovery, recover};
-use crate::codec::record::Recovered;
-use crate::codec::snapshot::{self, SnapshotDamage};
+use crate::codec::record::{Recovered, Snapshot};
+use crate::codec::snapshot::{Origin, SnapshotDamage, SnapshotFile};
 use crate::id::{Boot, ClusterId, Incarnation, NodeId, NodeName};
 
 /// The format of the whole directory. Any change of any file in it raises this.
@@ -28,7 +29,8 @@ const LOCK_FILE: &str = "lock";
 const PROBE_FILE: &str = "probe.tmp";
 pub(super) const LOG_DIR: &str = "log";
 pub(super) const SNAPSHOT_DIR: &str = "snapshots";
-pub(super) const HISTORY_DIR: &str = "history";
+/// Where the history of executions is.
+pub(in crate::shell) const HISTORY_DIR: &str = "history";
 /// What is to become `node.json`.
 const NEXT_FILE: &str = "next-node.json";
 
@@ -223,20 +225,8 @@ impl DataDir {
     pub fn recover(&self) -> Result<(Recovered, LogFiles), DataDirError> {
         let (log_dir, snapshot_dir) = (self.path.join(LOG_DIR), self.path.join(SNAPSHOT_DIR));
         let segments = files::read_segments(&log_dir).map_err(DataDirError::Io)?;
-        let mut snapshots = Vec::new();
-        for (path, bytes) in files::read_snapshots(&snapshot_dir).map_err(DataDirError::Io)? {
-            match snapshot::decode(&bytes) {
-                Ok(_) => snapshots.push(bytes),
-                Err(SnapshotDamage::NewerFormat(found)) => {
-                    return Err(DataDirError::NewerFormat { path, found: found.into() });
-                }
-                // It is fatal only if the log needs it, which recovery finds out.
-                Err(error @ SnapshotDamage::Checksum) => {
-                    tracing::warn!(path = %path.display(), %error, "a snapshot is left aside");
-                }
-            }
-        }
-        let recovery = recover(self.node.id, &segments, &snapshots);
+        let snapshot = self.newest_snapshot(&snapshot_dir)?;
+        let recovery = recover(self.node.id, &segments, snapshot);
         let recovery = recovery.map_err(|damage| self.log_error(damage))?;
         let Recovery { recovered, writer, repairs, cut } = recovery;
         if let Some(reason) = self.node.emptied(&recovered) {
@@ -248,9 +238,41 @@ impl DataDir {
             let (segment, offset, len) = (cut.segment.0, cut.offset, cut.len);
             tracing::warn!(segment, offset, len, "cut the end of the log, half written at a crash");
         }
-        let mut files = LogFiles::new(log_dir, snapshot_dir, writer, Arc::clone(&self.lock));
+        let mut files = LogFiles::new(log_dir, writer, Arc::clone(&self.lock));
         files.perform(repairs).map_err(DataDirError::Io)?;
         Ok((recovered, files))
+    }
+
+    /// The snapshot files, for the one thread that is to write them.
+    pub fn snapshots(&self) -> SnapshotFiles {
+        let cluster = self.node.cluster.unwrap_or_default();
+        let origin = Origin { cluster, node: self.node.id };
+        SnapshotFiles::new(self.path.join(SNAPSHOT_DIR), origin, Arc::clone(&self.lock))
+    }
+
+    /// The blocks of history in a snapshot that was recovered.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn history_of(&self, file: SnapshotFile) -> Result<Blocks, DataDirError> {
+        snapshot_files::history(&self.path.join(SNAPSHOT_DIR), file).map_err(DataDirError::Io)
+    }
+
+    fn newest_snapshot(&self, dir: &Path) -> Result<Option<Snapshot>, DataDirError> {
+        let found = snapshot_files::newest(dir).map_err(DataDirError::Io)?;
+        let (snapshot, damaged) = found;
+        for Damaged { path, damage } in damaged {
+            match damage {
+                SnapshotDamage::NewerFormat(found) => {
+                    return Err(DataDirError::NewerFormat { path, found: found.into() });
+                }
+                // It is fatal only if the log needs it, which recovery finds out.
+                SnapshotDamage::Checksum | SnapshotDamage::Unreadable => {
+                    tracing::warn!(path = %path.display(), %damage, "a snapshot is left aside");
+                }
+            }
+        }
+        Ok(snapshot)
     }
 
     /// Notes durably that the node is a member of `cluster`. Nothing to do if it is noted.

@@ -10,22 +10,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::codec::log::{LogWriter, SegmentNumber, Step};
-use crate::codec::record::{Record, Snapshot};
-use crate::codec::snapshot;
-use crate::id::LogIndex;
+use crate::codec::record::Record;
 use crate::shell::counters::Counters;
 
 /// What a file is called while it is not whole.
 pub(super) const TEMPORARY: &str = "tmp";
 
 const SEGMENT: &str = "log";
-const SNAPSHOT: &str = "snap";
 
-/// The files of a log and its snapshots, and the writer that goes on with them.
+/// The files of a log, and the writer that goes on with them.
 #[derive(Debug)]
 pub struct LogFiles {
     log_dir: PathBuf,
-    snapshot_dir: PathBuf,
     writer: LogWriter,
     /// The segment that was written last.
     open: Option<(SegmentNumber, File)>,
@@ -35,13 +31,8 @@ pub struct LogFiles {
 }
 
 impl LogFiles {
-    pub(super) fn new(
-        log_dir: PathBuf,
-        snapshot_dir: PathBuf,
-        writer: LogWriter,
-        lock: Arc<File>,
-    ) -> Self {
-        Self { log_dir, snapshot_dir, writer, open: None, counters: Arc::default(), _lock: lock }
+    pub(super) fn new(log_dir: PathBuf, writer: LogWriter, lock: Arc<File>) -> Self {
+        Self { log_dir, writer, open: None, counters: Arc::default(), _lock: lock }
     }
 
     /// What is counted while they are written. The rest of the node may count in it too.
@@ -60,19 +51,6 @@ impl LogFiles {
     pub(super) fn seal(&mut self) -> io::Result<()> {
         let steps = self.writer.seal();
         self.perform(steps)
-    }
-
-    /// Makes `snapshot` durable, and then removes the others.
-    pub(super) fn write_snapshot(&self, snapshot: &Snapshot) -> io::Result<()> {
-        let path = file_path(&self.snapshot_dir, snapshot.index.0, SNAPSHOT);
-        let header = snapshot::header(snapshot);
-        write_beside(&path, &[&header, &snapshot.meta, &snapshot.data])?;
-        for (index, other) in list(&self.snapshot_dir, SNAPSHOT)? {
-            if LogIndex(index) != snapshot.index {
-                fs::remove_file(&other).map_err(|error| at(&other, error))?;
-            }
-        }
-        Ok(())
     }
 
     /// Does `steps` in order, up to the first that fails.
@@ -130,12 +108,6 @@ pub(super) fn read_segments(dir: &Path) -> io::Result<BTreeMap<SegmentNumber, By
     files.map(|(number, path)| Ok((SegmentNumber(number), read(&path)?))).collect()
 }
 
-/// Reads all snapshots in `dir`, oldest first.
-pub(super) fn read_snapshots(dir: &Path) -> io::Result<Vec<(PathBuf, Bytes)>> {
-    let files = list(dir, SNAPSHOT)?.into_values();
-    files.map(|path| read(&path).map(|bytes| (path, bytes))).collect()
-}
-
 /// Makes the directory `path` for the owner alone, and what is above it; syncs its name.
 pub(super) fn create_dir(path: &Path) -> io::Result<()> {
     if path.is_dir() {
@@ -188,7 +160,8 @@ pub(super) fn at(path: &Path, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
-fn create_file(path: &Path) -> io::Result<File> {
+/// Makes the file `path` for the owner alone, or empties it.
+pub(super) fn create_file(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     let file = options.write(true).create(true).truncate(true).mode(0o600).open(path);
     file.map_err(|error| at(path, error))
@@ -204,12 +177,12 @@ fn read(path: &Path) -> io::Result<Bytes> {
 }
 
 /// Twenty digits hold every number, and sort as the numbers do.
-fn file_path(dir: &Path, number: u64, extension: &str) -> PathBuf {
+pub(super) fn file_path(dir: &Path, number: u64, extension: &str) -> PathBuf {
     dir.join(format!("{number:020}.{extension}"))
 }
 
 /// The files in `dir` that are named by a number and end with `extension`.
-fn list(dir: &Path, extension: &str) -> io::Result<BTreeMap<u64, PathBuf>> {
+pub(super) fn list(dir: &Path, extension: &str) -> io::Result<BTreeMap<u64, PathBuf>> {
     let mut files = BTreeMap::new();
     for entry in fs::read_dir(dir).map_err(|error| at(dir, error))? {
         let path = entry.map_err(|error| at(dir, error))?.path();

@@ -11,7 +11,8 @@
 //!
 //! [`DataDir::open`] locks the directory. [`DataDir::recover`] counts a boot, reads and repairs
 //! the log. [`Disk::start`] gives the files to one thread that writes group by group: whatever
-//! waits when a sync ends is the next group.
+//! waits when a sync ends is the next group. [`Snapshots::start`] gives those of the snapshots to
+//! another.
 //!
 //! **Invariants**
 //! - A file that is not appended to is written beside, synced, renamed, and its name synced.
@@ -28,13 +29,20 @@ mod moves;
 mod offline;
 mod replaced;
 mod rescue;
+mod snapshot_files;
+mod snapshots;
 mod writer;
 
+pub(super) use self::data_dir::HISTORY_DIR;
 pub use self::data_dir::{DataDir, DataDirError, ExitClass};
 pub use self::files::LogFiles;
 pub use self::offline::{Offline, ToolError, parse_cluster};
 pub use self::rescue::{RecoverPlan, RepairPlan, recover_by_peers_file, show};
-pub use self::writer::{Completion, Disk, DiskStopped, SnapshotSource};
+pub use self::snapshot_files::{Blocks, SnapshotFiles};
+pub use self::snapshots::{History, PutBlock, SnapshotEvent, Snapshots, SnapshotsStopped};
+pub use self::writer::{Completion, Disk, DiskStopped};
 
+#[cfg(test)]
+mod snapshot_tests;
 #[cfg(test)]
 mod tests;

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use super::data_dir::{self, DataDirError, LOG_DIR, NODE_FILE, NodeFacts, SNAPSHOT_DIR};
 use super::files::{self, LogFiles};
 use super::moves::{self, Moves};
+use super::snapshot_files;
 use crate::codec::log::{LogDamage, LogWriter, recover};
 use crate::codec::record::{Record, Recovered};
 use crate::id::{ClusterId, NodeId, NodeName};
@@ -125,12 +126,11 @@ impl Offline {
             true => files::read_segments(&log).map_err(DataDirError::Io)?,
             false => BTreeMap::new(),
         };
-        let snapshots = match snapshots.is_dir() {
-            true => files::read_snapshots(&snapshots).map_err(DataDirError::Io)?,
-            false => Vec::new(),
+        let newest = match snapshots.is_dir() {
+            true => snapshot_files::newest(&snapshots).map_err(DataDirError::Io)?.0,
+            false => None,
         };
-        let snapshots: Vec<_> = snapshots.into_iter().map(|(_, bytes)| bytes).collect();
-        Ok(recover(node, &segments, &snapshots).map(|recovery| recovery.recovered))
+        Ok(recover(node, &segments, newest).map(|recovery| recovery.recovered))
     }
 
     /// Where the next directory that is put aside under this name goes.
@@ -185,7 +185,7 @@ impl Offline {
     fn write_log(&self, dir: &Path, node: &NodeFacts, records: Vec<Record>) -> io::Result<()> {
         let writer = LogWriter::new(node.id);
         let lock = Arc::clone(&self.lock);
-        let mut log = LogFiles::new(dir.to_owned(), dir.to_owned(), writer, lock);
+        let mut log = LogFiles::new(dir.to_owned(), writer, lock);
         let (mut group, mut len) = (Vec::new(), 0);
         for record in records {
             if let Record::Entry { body, .. } = &record {

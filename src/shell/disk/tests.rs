@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, channel};
 use bytes::Bytes;
 use tempfile::TempDir;
 
+use super::snapshot_tests::Fixture;
 use super::*;
 use crate::codec::record::{Record, Recovered};
 use crate::id::{Boot, ClusterId, LogIndex, NodeName, Term, WriteId};
@@ -20,11 +21,6 @@ fn entry(index: u64) -> Record {
     Record::Entry { index: LogIndex(index), term: Term(1), body }
 }
 
-fn source(index: u64) -> SnapshotSource {
-    let encode = Box::new(|| Bytes::from_static(b"state"));
-    SnapshotSource { meta: Bytes::from_static(b"meta"), index: LogIndex(index), encode }
-}
-
 fn start(dir: &DataDir) -> (Recovered, Disk, Receiver<Completion>) {
     let (recovered, files) = dir.recover().unwrap();
     let (sender, receiver) = channel();
@@ -33,7 +29,7 @@ fn start(dir: &DataDir) -> (Recovered, Disk, Receiver<Completion>) {
 }
 
 fn write(disk: &Disk, done: &Receiver<Completion>, write: u64, batch: Vec<Record>) {
-    disk.submit(WriteId(write), batch, None).unwrap();
+    disk.submit(WriteId(write), batch).unwrap();
     let completion = done.recv().unwrap();
     assert_eq!(completion.write, WriteId(write));
     completion.result.unwrap();
@@ -77,8 +73,8 @@ fn only_the_owner_can_read_what_is_in_it() {
     let dir = DataDir::open(&path, &name("alpha")).unwrap();
     let (_, disk, done) = start(&dir);
     write(&disk, &done, 1, vec![entry(0)]);
-    disk.submit(WriteId(2), vec![entry(1)], Some(source(0))).unwrap();
-    done.recv().unwrap().result.unwrap();
+    let snapshots = Fixture::start(&dir);
+    snapshots.build(0);
     let files = files_below(&path);
     assert_eq!(files.len(), 4, "{files:?}");
     for file in files {
@@ -180,20 +176,16 @@ fn groups_that_wait_are_completed_in_order() {
     let dir = DataDir::open(parent.path(), &name("alpha")).unwrap();
     let (_, disk, done) = start(&dir);
     for write in 0..30 {
-        let source = (write % 7 == 6).then(|| source(write - 1));
-        disk.submit(WriteId(write), vec![entry(write)], source).unwrap();
+        disk.submit(WriteId(write), vec![entry(write)]).unwrap();
     }
     for write in 0..30 {
         let completion = done.recv().unwrap();
         assert_eq!(completion.write, WriteId(write));
-        let data = completion.result.unwrap();
-        assert_eq!(data.is_some(), write % 7 == 6, "write {write}");
+        completion.result.unwrap();
     }
     disk.stop();
     let (recovered, _files) = dir.recover().unwrap();
     assert_eq!(recovered.entries.len(), 30);
-    assert_eq!(recovered.snapshot.unwrap().index, LogIndex(26));
-    assert_eq!(fs::read_dir(parent.path().join("snapshots")).unwrap().count(), 1);
 }
 
 #[test]
@@ -242,10 +234,10 @@ fn an_error_of_the_disk_is_reported_once_and_is_final() {
     let dir = DataDir::open(parent.path(), &name("alpha")).unwrap();
     let (_, disk, done) = start(&dir);
     fs::remove_dir(parent.path().join("log")).unwrap();
-    disk.submit(WriteId(1), vec![entry(0)], None).unwrap();
+    disk.submit(WriteId(1), vec![entry(0)]).unwrap();
     let error = done.recv().unwrap().result.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::NotFound);
     assert!(error.to_string().contains("log"), "{error}");
     assert!(done.recv().is_err(), "the thread has ended");
-    assert_eq!(disk.submit(WriteId(2), vec![entry(0)], None), Err(DiskStopped));
+    assert_eq!(disk.submit(WriteId(2), vec![entry(0)]), Err(DiskStopped));
 }

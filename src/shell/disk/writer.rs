@@ -1,16 +1,13 @@
 //! The thread that writes: [`Disk`].
 
-use std::fmt;
 use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use super::files::LogFiles;
-use crate::codec::record::{Record, Snapshot};
-use crate::id::{LogIndex, WriteId};
+use crate::codec::record::Record;
+use crate::id::WriteId;
 
 /// The most groups that may wait. A node has one in flight, so more is a fault of the caller.
 const WAITING_MAX: usize = 64;
@@ -18,29 +15,13 @@ const WAITING_MAX: usize = 64;
 /// How long a log is idle before it is sealed, so that damage after it is never taken for a crash.
 const SEAL_AFTER: Duration = Duration::from_millis(100);
 
-/// A snapshot that is yet to be encoded, on the disk's thread, since that may take long.
-pub struct SnapshotSource {
-    /// What it covers.
-    pub meta: Bytes,
-    /// The last entry that it covers.
-    pub index: LogIndex,
-    /// Gives the state as bytes.
-    pub encode: Box<dyn FnOnce() -> Bytes + Send>,
-}
-
-impl fmt::Debug for SnapshotSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SnapshotSource").field("index", &self.index).finish_non_exhaustive()
-    }
-}
-
 /// A write is done, or never will be.
 #[derive(Debug)]
 pub struct Completion {
     /// Which write.
     pub write: WriteId,
-    /// The bytes of its snapshot, if it had one; or why nothing can be written any more.
-    pub result: io::Result<Option<Bytes>>,
+    /// Whether it is durable; or why nothing can be written any more.
+    pub result: io::Result<()>,
 }
 
 /// The disk does not take the write: its thread has stopped after an error that it reported, or
@@ -61,7 +42,6 @@ pub struct Disk {
 struct Group {
     write: WriteId,
     batch: Vec<Record>,
-    snapshot: Option<SnapshotSource>,
 }
 
 impl Disk {
@@ -72,23 +52,17 @@ impl Disk {
     /// If the system gives no thread.
     pub fn start(files: LogFiles, done: Box<dyn Fn(Completion) + Send>) -> io::Result<Self> {
         let (sender, receiver) = sync_channel(WAITING_MAX);
-        let writer = Writer { files, receiver, done, next: None, unsealed: Unsealed::Nothing };
+        let writer = Writer { files, receiver, done, unsealed: Unsealed::Nothing };
         let thread = Builder::new().name("cronclave-disk".into()).spawn(|| writer.run())?;
         Ok(Self { sender, thread })
     }
 
-    /// Hands over a write: its snapshot, if any, and then its records become durable, after all
-    /// writes before.
+    /// Hands over a write: its records become durable, after all writes before.
     ///
     /// # Errors
     /// If the thread has stopped, or too many writes wait.
-    pub fn submit(
-        &self,
-        write: WriteId,
-        batch: Vec<Record>,
-        snapshot: Option<SnapshotSource>,
-    ) -> Result<(), DiskStopped> {
-        self.sender.try_send(Group { write, batch, snapshot }).map_err(|error| match error {
+    pub fn submit(&self, write: WriteId, batch: Vec<Record>) -> Result<(), DiskStopped> {
+        self.sender.try_send(Group { write, batch }).map_err(|error| match error {
             TrySendError::Full(_) | TrySendError::Disconnected(_) => DiskStopped,
         })
     }
@@ -107,8 +81,6 @@ struct Writer {
     files: LogFiles,
     receiver: Receiver<Group>,
     done: Box<dyn Fn(Completion) + Send>,
-    /// A group that came while another was gathered and could not join it.
-    next: Option<Group>,
     unsealed: Unsealed,
 }
 
@@ -138,9 +110,6 @@ impl Writer {
 
     /// Waits for a group; seals the log meanwhile. `None` when no more will come.
     fn receive(&mut self) -> Option<Group> {
-        if let Some(group) = self.next.take() {
-            return Some(group);
-        }
         match self.unsealed {
             Unsealed::Something => match self.receiver.recv_timeout(SEAL_AFTER) {
                 Ok(group) => Some(group),
@@ -164,19 +133,13 @@ impl Writer {
         };
     }
 
-    /// Adds to `first` what waits. A group with a snapshot stays alone, since its snapshot comes
-    /// before its records and after those of the groups before.
+    /// Adds to `first` what waits.
     fn gather(&mut self, first: Group) -> Vec<Group> {
         let mut groups = vec![first];
-        while groups.len() < WAITING_MAX && groups[0].snapshot.is_none() {
-            match self.receiver.try_recv() {
-                Ok(group) if group.snapshot.is_none() => groups.push(group),
-                Ok(group) => {
-                    self.next = Some(group);
-                    break;
-                }
-                Err(_) => break,
-            }
+        while groups.len() < WAITING_MAX
+            && let Ok(group) = self.receiver.try_recv()
+        {
+            groups.push(group);
         }
         groups
     }
@@ -184,36 +147,16 @@ impl Writer {
     /// Makes `groups` durable and reports them; gives whether the disk still works.
     fn write(&mut self, groups: Vec<Group>) -> bool {
         let writes: Vec<WriteId> = groups.iter().map(|group| group.write).collect();
-        let mut batch = Vec::new();
-        let mut source = None;
-        for group in groups {
-            batch.extend(group.batch);
-            source = source.or(group.snapshot);
-        }
-        let mut result = self.write_batch(&batch, source);
+        let batch: Vec<Record> = groups.into_iter().flat_map(|group| group.batch).collect();
+        let mut result = self.files.write(&batch);
         for write in writes {
             let failed = result.is_err();
-            let result = std::mem::replace(&mut result, Ok(None));
+            let result = std::mem::replace(&mut result, Ok(()));
             (self.done)(Completion { write, result });
             if failed {
                 return false;
             }
         }
         true
-    }
-
-    fn write_batch(
-        &mut self,
-        batch: &[Record],
-        source: Option<SnapshotSource>,
-    ) -> io::Result<Option<Bytes>> {
-        let mut data = None;
-        if let Some(SnapshotSource { meta, index, encode }) = source {
-            let snapshot = Snapshot { meta, index, data: encode() };
-            self.files.write_snapshot(&snapshot)?;
-            data = Some(snapshot.data);
-        }
-        self.files.write(batch)?;
-        Ok(data)
     }
 }

@@ -96,7 +96,11 @@ fn class_of_node(error: &RequestError) -> (StatusCode, &'static str) {
             (StatusCode::SERVICE_UNAVAILABLE, "outcome_unknown")
         }
         RequestError::DiskFull(_) => (StatusCode::INSUFFICIENT_STORAGE, "disk_full"),
-        RequestError::Busy(_) => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
+        RequestError::Busy(_) | RequestError::LogFull => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
+        RequestError::HistoryUnavailable(_) => {
+            (StatusCode::SERVICE_UNAVAILABLE, "history_unavailable")
+        }
+        RequestError::JobNotFound(_) => (StatusCode::NOT_FOUND, "not_found"),
         RequestError::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
         RequestError::Invalid(_) => (StatusCode::BAD_REQUEST, "invalid_request"),
         RequestError::NotServer => (StatusCode::MISDIRECTED_REQUEST, "not_server"),

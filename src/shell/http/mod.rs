@@ -17,7 +17,7 @@
 //! | `GET`, `DELETE /v1/jobs/:job` | one job |
 //! | `POST /v1/jobs/:job`, `/v1/jobs/:job/run` | 202: run it now, without waiting for its end |
 //! | `POST /v1/jobs/:job/toggle` | disable or enable it |
-//! | `GET /v1/jobs/:job/executions` | its rows; `output_size_limit`, order and page |
+//! | `GET /v1/jobs/:job/executions` | at most 1,000 rows; `output_size_limit`, order and page |
 //! | `GET /v1/jobs/:job/executions/:execution` | one row |
 //! | `GET /debug/vars` | [what this server has done](crate::shell::counters) since it started |
 //!
@@ -67,8 +67,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use self::error::ApiError;
 use self::query::{Layout, Params};
-use crate::id::NodeName;
+use crate::id::{JobName, NodeName};
 use crate::jobs::command::Applied;
+use crate::jobs::history::change::{Page as Rows, Select};
 use crate::node::request::{Consistency, Reply, Request, RequestError, View, Write};
 use crate::shell::counters::Counters;
 
@@ -211,7 +212,7 @@ impl<B: Backend> Asked<B> {
     async fn ask(&self, until: Instant, request: Request) -> Result<Reply, RequestError> {
         let late = match &request {
             Request::Write(_) | Request::Leave => RequestError::Unknown,
-            Request::Read(_) | Request::Members | Request::Status => {
+            Request::Read(_) | Request::Executions { .. } | Request::Members | Request::Status => {
                 RequestError::NoLeader("the node did not answer in time".to_owned())
             }
         };
@@ -227,6 +228,23 @@ impl<B: Backend> Asked<B> {
         let reply = self.ask(until, Request::Read(self.params.consistency())).await?;
         let Reply::View(view) = reply else { return Err(mismatch(&reply)) };
         Ok(*view)
+    }
+
+    /// Executions of a job, as fresh as the call wants them.
+    async fn executions(
+        &self,
+        until: Instant,
+        job: &JobName,
+        select: Select,
+    ) -> Result<Rows, ApiError> {
+        let (job, consistency) = (job.clone(), self.params.consistency());
+        let name = job.to_string();
+        match self.ask(until, Request::Executions { job, select, consistency }).await {
+            Ok(Reply::Executions(page)) => Ok(*page),
+            Ok(reply) => Err(mismatch(&reply)),
+            Err(RequestError::JobNotFound(_)) => Err(ApiError::NoJob(name)),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// What a write did.

@@ -101,5 +101,5 @@ fn blocks(store: &Store) -> Vec<Bytes> {
 }
 
 fn replace(store: &mut Store, upto: u64, blocks: &[Bytes]) -> Result<(), HistoryError> {
-    store.replace(Some(LogIndex(upto)), blocks.iter().cloned().map(Ok))
+    store.replace(LogIndex(upto), blocks.iter().cloned().map(Ok))
 }

@@ -88,7 +88,7 @@ impl Store {
     /// if reading a block, the backend or the store fails; the store has to be opened again.
     pub fn replace(
         &mut self,
-        upto: Option<LogIndex>,
+        upto: LogIndex,
         blocks: impl IntoIterator<Item = io::Result<Bytes>>,
     ) -> Result<(), HistoryError> {
         let mut txn = self.db.begin_write()?;
@@ -251,9 +251,9 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn finish(self, upto: Option<LogIndex>, end: End) -> Result<Meta, HistoryError> {
+    fn finish(self, upto: LogIndex, end: End) -> Result<Meta, HistoryError> {
         let head = self.head.ok_or_else(|| bad("the head is missing"))?;
-        if head.upto != upto {
+        if head.upto != Some(upto) {
             return Err(bad("they are those of another entry"));
         }
         if self.read != end {
@@ -263,7 +263,7 @@ impl Reader<'_> {
         if head.newest < meta.newest {
             return Err(bad("a row ended after the latest end"));
         }
-        Ok(Meta { upto, newest: head.newest, ..meta })
+        Ok(Meta { upto: Some(upto), newest: head.newest, ..meta })
     }
 }
 

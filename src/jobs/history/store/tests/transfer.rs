@@ -136,7 +136,7 @@ fn blocks_that_cannot_be_read_leave_the_history_alone() {
     let before = digest(&target);
     let first = blocks(&worn(60)).remove(0);
     let broken = [Ok(first), Err(std::io::Error::other("the disk is gone"))];
-    let error = target.replace(Some(LogIndex(60)), broken).unwrap_err();
+    let error = target.replace(LogIndex(60), broken).unwrap_err();
     assert!(matches!(error, HistoryError::Io(_)), "{error}");
     assert_eq!(digest(&target), before);
 }
