@@ -14,6 +14,7 @@ use chrono_tz::{TZ_VARIANTS, Tz};
 use crate::cli::addr::{self, Interface};
 use crate::cli::keys::{self, KEYS, Key, Standing};
 use crate::cli::sources::{Found, Origin, Raw, Settings, split_list, without_secrets};
+use crate::codec::log::LogLimits;
 use crate::id::NodeName;
 use crate::schedule::parse_go_duration;
 use crate::shell::config::{
@@ -27,6 +28,10 @@ pub const BOOTSTRAP_EXPECT_MAX: u32 = 31;
 pub const JOIN_COUNT_MAX: usize = 256;
 /// The most rounds of `retry-join` that may be asked for; more is "for ever", which is 0.
 const RETRY_MAX_MAX: u32 = 1_000_000_000;
+/// The shortest segment of the log, in bytes: room for some hundred records.
+const SEGMENT_LEN_MIN: u64 = 64 << 10;
+/// The longest: recovery holds one in memory.
+const SEGMENT_LEN_MAX: u64 = 1 << 30;
 /// From here on more servers are warned of.
 const SERVERS_USEFUL_MAX: u32 = 7;
 
@@ -102,6 +107,7 @@ pub(crate) fn build(
         tags,
         profile,
         raft_multiplier: of.number("raft-multiplier", 1, 10)?,
+        log_limits: log_limits(&of)?,
         timezone: timezone(&of)?,
         drain_timeout: of.duration("drain-timeout", Duration::ZERO)?,
         misfire_grace: of.duration("misfire-grace", Duration::ZERO)?,
@@ -120,6 +126,12 @@ fn retry_max(of: &Of<'_>) -> Result<Option<String>, ExitError> {
     let rounds: u32 = of.number("retry-max", 0, RETRY_MAX_MAX)?;
     let text = || format!("retry-max {rounds} is ignored: a node never gives up joining");
     Ok((rounds > 0).then(text))
+}
+
+/// How large the parts of the log get.
+fn log_limits(of: &Of<'_>) -> Result<LogLimits, ExitError> {
+    let segment_len = of.size("log-segment-size", SEGMENT_LEN_MIN, SEGMENT_LEN_MAX)?;
+    Ok(LogLimits { segment_len, ..LogLimits::default() })
 }
 
 /// What may change while the node runs: log level and tags.
@@ -212,6 +224,26 @@ impl Of<'_> {
 
     fn port(&self, name: &str) -> Result<u16, ExitError> {
         self.number(name, 1, u16::MAX)
+    }
+
+    /// A number of bytes: digits, and a unit if it is not bytes.
+    fn size(&self, name: &str, min: u64, max: u64) -> Result<u64, ExitError> {
+        let text = self.text(name);
+        let (digits, unit) =
+            text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+        let scale = match unit.trim().to_ascii_lowercase().as_str() {
+            "" | "b" => Some(1),
+            "kib" => Some(1 << 10),
+            "mib" => Some(1 << 20),
+            "gib" => Some(1 << 30),
+            _ => None,
+        };
+        let number: Option<u64> = digits.parse().ok();
+        let size = number.zip(scale).and_then(|(number, scale)| number.checked_mul(scale));
+        size.filter(|size| (min..=max).contains(size)).ok_or_else(|| {
+            let right = format_args!("a size such as 512KiB, 64MiB or 1GiB, {min} to {max} bytes");
+            self.wrong_text(name, right)
+        })
     }
 
     fn duration(&self, name: &str, min: Duration) -> Result<Duration, ExitError> {

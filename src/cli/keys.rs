@@ -100,6 +100,7 @@ pub(crate) const KEYS: &[Key] = &[
     built("drain-timeout", Kind::Duration, "10s", "How long a stop waits for running executions"),
     built("profile", Kind::Text, "lan", "Speed of gossip: lan, wan or local"),
     built("raft-multiplier", Kind::Number, "1", "Multiplies the times of Raft, 1 to 10"),
+    built("log-segment-size", Kind::Text, "64MiB", "Length at which a file of the log ends"),
     Key {
         alias: "reconnect-timeout",
         ..built(

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use chrono_tz::Tz;
 
+use crate::codec::log::LogLimits;
 use crate::id::NodeName;
 use crate::shell::exit::ExitError;
 
@@ -62,6 +63,8 @@ pub struct AgentConfig {
     pub profile: GossipProfile,
     /// Multiplies every time of Raft, 1 to 10.
     pub raft_multiplier: u8,
+    /// How large the parts of the log get.
+    pub log_limits: LogLimits,
     /// The time zone that a cluster gets when this node founds it.
     pub timezone: Tz,
     /// How long a stopping node waits for its running executions.

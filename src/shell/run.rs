@@ -45,7 +45,7 @@ async fn serve(config: AgentConfig) -> Result<(), ExitError> {
     let signals = Signals::new()?;
     let sockets = Sockets::bind(&config).await?;
     let mut data = DataDir::open(&config.data_dir, &config.node_name).map_err(data_error)?;
-    let (recovered, files) = data.recover().map_err(data_error)?;
+    let (recovered, files) = data.recover(config.log_limits).map_err(data_error)?;
     let (disk_done, disk) = mpsc::channel(QUEUE_LEN_MAX);
     let (net_events, net) = mpsc::channel(QUEUE_LEN_MAX);
     let (exec_events, exec) = mpsc::channel(QUEUE_LEN_MAX);
@@ -111,10 +111,11 @@ async fn drive(node: &mut Node, world: &mut TokioWorld, data: &mut DataDir) -> E
         if let Some(end) = world.end() {
             return end.clone();
         }
-        if let (None, Some(cluster)) = (data.cluster(), node.cluster())
-            && let Err(error) = data.set_cluster(cluster)
-        {
-            return End::Halted(error.to_string());
+        if let (None, Some(cluster)) = (data.cluster(), node.cluster()) {
+            if let Err(error) = data.set_cluster(cluster) {
+                return End::Halted(error.to_string());
+            }
+            world.set_cluster(cluster);
         }
         match next {
             Turn::Again => tokio::task::yield_now().await,

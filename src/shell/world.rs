@@ -6,10 +6,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::driver::World;
-use crate::id::RequestId;
+use crate::id::{ClusterId, RequestId};
 use crate::node::io::{Event, Input, Output};
 use crate::node::request::{Reply, Request, RequestError};
-use crate::shell::disk::{Completion, Disk, SnapshotSource};
+use crate::shell::disk::{Completion, Disk, DiskEvent, SnapshotSource};
 use crate::shell::exec::{ExecEvent, Executor};
 use crate::shell::http::Backend;
 use crate::shell::net::{DialId, Net, NetEvent};
@@ -33,8 +33,8 @@ pub enum End {
 /// Where a node's inputs come from.
 #[derive(Debug)]
 pub struct Sources {
-    /// Writes that are durable, or failed.
-    pub disk: mpsc::Receiver<Completion>,
+    /// Writes that are durable, or failed, and whether there is space for more.
+    pub disk: mpsc::Receiver<DiskEvent>,
     /// What happens on the network.
     pub net: mpsc::Receiver<NetEvent>,
     /// Processes that have started or ended.
@@ -123,6 +123,14 @@ impl TokioWorld {
             () = tokio::time::sleep(patience) => None,
         };
         self.ready.extend(input);
+    }
+
+    /// Tells the disk which cluster the node is a member of.
+    pub fn set_cluster(&mut self, cluster: ClusterId) {
+        let told = self.disk.as_ref().map(|disk| disk.set_cluster(cluster));
+        if let Some(Err(error)) = told {
+            self.ready.push_back(Input::DiskFailed { reason: error.to_string() });
+        }
     }
 
     /// Writes what waits for the disk and for the network, and lets go of both.
@@ -218,10 +226,16 @@ fn disk_ended() -> Input {
     Input::DiskFailed { reason: "the disk's thread has ended".into() }
 }
 
-fn from_disk(done: Completion) -> Input {
-    match done.result {
-        Ok(snapshot) => Input::Persisted { write: done.write, snapshot },
-        Err(error) => Input::DiskFailed { reason: error.to_string() },
+fn from_disk(event: DiskEvent) -> Input {
+    match event {
+        DiskEvent::Written(Completion { write, result: Ok(snapshot) }) => {
+            Input::Persisted { write, snapshot }
+        }
+        DiskEvent::Written(Completion { result: Err(error), .. }) => {
+            Input::DiskFailed { reason: error.to_string() }
+        }
+        DiskEvent::Full { reason } => Input::DiskFull { reason },
+        DiskEvent::Free => Input::DiskFree,
     }
 }
 

@@ -9,8 +9,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::files::{self, LogFiles, TEMPORARY};
-use crate::codec::log::{DamageReason, LogDamage, Recovery, recover};
+use super::files::{self, TEMPORARY};
+use super::log_files::{self, LogFiles, WriteError};
+use crate::codec::log::{
+    DamageReason, LogDamage, LogLimits, Owner, RecoverError, Recovery, recover,
+};
 use crate::codec::record::Recovered;
 use crate::codec::snapshot::{self, SnapshotDamage};
 use crate::id::{Boot, ClusterId, Incarnation, NodeId, NodeName};
@@ -193,9 +196,9 @@ impl DataDir {
     ///
     /// # Errors
     /// If the log is damaged, or of a newer version, or cannot be read or repaired.
-    pub fn recover(&self) -> Result<(Recovered, LogFiles), DataDirError> {
+    pub fn recover(&self, limits: LogLimits) -> Result<(Recovered, LogFiles), DataDirError> {
         let (log_dir, snapshot_dir) = (self.path.join(LOG_DIR), self.path.join(SNAPSHOT_DIR));
-        let segments = files::read_segments(&log_dir).map_err(DataDirError::Io)?;
+        let segments = log_files::segment_numbers(&log_dir).map_err(DataDirError::Io)?;
         let mut snapshots = Vec::new();
         for (path, bytes) in files::read_snapshots(&snapshot_dir).map_err(DataDirError::Io)? {
             match snapshot::decode(&bytes) {
@@ -209,15 +212,27 @@ impl DataDir {
                 }
             }
         }
-        let recovery = recover(self.node.id, &segments, &snapshots);
-        let recovery = recovery.map_err(|damage| self.log_error(damage))?;
+        let owner = Owner { node: self.node.id, cluster: self.node.cluster };
+        let load = |segment| log_files::read_segment(&log_dir, segment);
+        let recovery = recover(owner, limits, &segments, load, &snapshots);
+        let recovery = recovery.map_err(|error| match error {
+            RecoverError::Load(error) => DataDirError::Io(error),
+            RecoverError::Damage(damage) => self.log_error(damage),
+        })?;
         let Recovery { recovered, writer, repairs, cut } = recovery;
         if let Some(cut) = cut {
             let (segment, offset, len) = (cut.segment.0, cut.offset, cut.len);
             tracing::warn!(segment, offset, len, "cut the end of the log, half written at a crash");
         }
-        let mut files = LogFiles::new(log_dir, snapshot_dir, writer, Arc::clone(&self.lock));
-        files.perform(repairs).map_err(DataDirError::Io)?;
+        let lock = Arc::clone(&self.lock);
+        let files = LogFiles::new(log_dir, snapshot_dir, writer, limits, lock);
+        let mut files = files.map_err(DataDirError::Io)?;
+        files.perform(repairs).map_err(|error| match error {
+            WriteError::Failed(error) => DataDirError::Io(error),
+            WriteError::Full(reason) => {
+                DataDirError::Io(io::Error::new(ErrorKind::StorageFull, reason))
+            }
+        })?;
         Ok((recovered, files))
     }
 

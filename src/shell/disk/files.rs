@@ -1,122 +1,33 @@
-//! The steps of a log on real files: [`LogFiles`].
+//! Files by number, written whole or not at all, and errors that name them.
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::codec::log::{LogWriter, SegmentNumber, Step};
-use crate::codec::record::{Record, Snapshot};
+use crate::codec::record::Snapshot;
 use crate::codec::snapshot;
 use crate::id::LogIndex;
 
 /// What a file is called while it is not whole.
 pub(super) const TEMPORARY: &str = "tmp";
 
-const SEGMENT: &str = "log";
 const SNAPSHOT: &str = "snap";
 
-/// The files of a log and its snapshots, and the writer that goes on with them.
-#[derive(Debug)]
-pub struct LogFiles {
-    log_dir: PathBuf,
-    snapshot_dir: PathBuf,
-    writer: LogWriter,
-    /// The segment that was written last.
-    open: Option<(SegmentNumber, File)>,
-    /// Held as long as anything may be written.
-    _lock: Arc<File>,
-}
-
-impl LogFiles {
-    pub(super) fn new(
-        log_dir: PathBuf,
-        snapshot_dir: PathBuf,
-        writer: LogWriter,
-        lock: Arc<File>,
-    ) -> Self {
-        Self { log_dir, snapshot_dir, writer, open: None, _lock: lock }
-    }
-
-    /// Makes `batch` durable.
-    pub(super) fn write(&mut self, batch: &[Record]) -> io::Result<()> {
-        let steps = self.writer.encode(batch);
-        let steps = steps.map_err(|error| io::Error::new(ErrorKind::InvalidInput, error))?;
-        self.perform(steps)
-    }
-
-    /// Marks everything written so far as synced; see [`LogWriter::seal`].
-    pub(super) fn seal(&mut self) -> io::Result<()> {
-        let steps = self.writer.seal();
-        self.perform(steps)
-    }
-
-    /// Makes `snapshot` durable, and then removes the others.
-    pub(super) fn write_snapshot(&self, snapshot: &Snapshot) -> io::Result<()> {
-        let path = file_path(&self.snapshot_dir, snapshot.index.0, SNAPSHOT);
-        let header = snapshot::header(snapshot);
-        write_beside(&path, &[&header, &snapshot.meta, &snapshot.data])?;
-        for (index, other) in list(&self.snapshot_dir, SNAPSHOT)? {
-            if LogIndex(index) != snapshot.index {
-                fs::remove_file(&other).map_err(|error| at(&other, error))?;
-            }
+/// Makes `snapshot` durable in `dir`, and then removes the others.
+pub(super) fn write_snapshot(dir: &Path, snapshot: &Snapshot) -> io::Result<()> {
+    let path = file_path(dir, snapshot.index.0, SNAPSHOT);
+    let header = snapshot::header(snapshot);
+    write_beside(&path, &[&header, &snapshot.meta, &snapshot.data])?;
+    for (index, other) in list(dir, SNAPSHOT)? {
+        if LogIndex(index) != snapshot.index {
+            fs::remove_file(&other).map_err(|error| at(&other, error))?;
         }
-        Ok(())
     }
-
-    /// Does `steps` in order, up to the first that fails.
-    pub(super) fn perform(&mut self, steps: Vec<Step>) -> io::Result<()> {
-        for step in steps {
-            match step {
-                Step::Create { segment, header } => self.create(segment, &header)?,
-                Step::Append { segment, bytes } => {
-                    self.on_file(segment, |mut file| file.write_all(&bytes))?;
-                }
-                Step::Cut { segment, len } => self.on_file(segment, |file| file.set_len(len))?,
-                Step::Sync { segment } => self.on_file(segment, File::sync_data)?,
-                Step::SyncDir => sync_dir(&self.log_dir)?,
-                Step::Remove { segment } => {
-                    remove_if_there(&file_path(&self.log_dir, segment.0, SEGMENT))?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn create(&mut self, segment: SegmentNumber, header: &[u8]) -> io::Result<()> {
-        let path = file_path(&self.log_dir, segment.0, SEGMENT);
-        let mut file = create_file(&path)?;
-        file.write_all(header).map_err(|error| at(&path, error))?;
-        self.open = Some((segment, file));
-        Ok(())
-    }
-
-    fn on_file(
-        &mut self,
-        segment: SegmentNumber,
-        run: impl FnOnce(&File) -> io::Result<()>,
-    ) -> io::Result<()> {
-        let path = file_path(&self.log_dir, segment.0, SEGMENT);
-        let file = match self.open.take() {
-            Some((number, file)) if number == segment => file,
-            Some(_) | None => {
-                let file = OpenOptions::new().append(true).open(&path);
-                file.map_err(|error| at(&path, error))?
-            }
-        };
-        let (_, file) = self.open.insert((segment, file));
-        run(file).map_err(|error| at(&path, error))
-    }
-}
-
-/// Reads all segments in `dir`.
-pub(super) fn read_segments(dir: &Path) -> io::Result<BTreeMap<SegmentNumber, Bytes>> {
-    let files = list(dir, SEGMENT)?.into_iter();
-    files.map(|(number, path)| Ok((SegmentNumber(number), read(&path)?))).collect()
+    Ok(())
 }
 
 /// Reads all snapshots in `dir`, oldest first.
@@ -177,13 +88,15 @@ pub(super) fn at(path: &Path, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
-fn create_file(path: &Path) -> io::Result<File> {
+/// Makes the file `path` for the owner alone, or empties it.
+pub(super) fn create_file(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     let file = options.write(true).create(true).truncate(true).mode(0o600).open(path);
     file.map_err(|error| at(path, error))
 }
 
-fn sync_dir(path: &Path) -> io::Result<()> {
+/// Waits until the names in the directory `path` are on the disk.
+pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
     File::open(path).and_then(|dir| dir.sync_all()).map_err(|error| at(path, error))
 }
 
@@ -192,12 +105,12 @@ fn read(path: &Path) -> io::Result<Bytes> {
 }
 
 /// Twenty digits hold every number, and sort as the numbers do.
-fn file_path(dir: &Path, number: u64, extension: &str) -> PathBuf {
+pub(super) fn file_path(dir: &Path, number: u64, extension: &str) -> PathBuf {
     dir.join(format!("{number:020}.{extension}"))
 }
 
 /// The files in `dir` that are named by a number and end with `extension`.
-fn list(dir: &Path, extension: &str) -> io::Result<BTreeMap<u64, PathBuf>> {
+pub(super) fn list(dir: &Path, extension: &str) -> io::Result<BTreeMap<u64, PathBuf>> {
     let mut files = BTreeMap::new();
     for entry in fs::read_dir(dir).map_err(|error| at(dir, error))? {
         let path = entry.map_err(|error| at(dir, error))?.path();

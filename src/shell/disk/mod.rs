@@ -5,6 +5,7 @@
 //! | `node.json` | format, id, incarnation, name, cluster, version, boot |
 //! | `lock` | locked while a process uses the directory, and holds its id |
 //! | `log/NUMBER.log` | the segments of the log, see [`codec::log`](crate::codec::log) |
+//! | `log/NUMBER.spare` | files that become segments; what they hold means nothing |
 //! | `snapshots/INDEX.snap` | the newest snapshot, see [`snapshot`](crate::codec::snapshot) |
 //!
 //! [`DataDir::open`] locks the directory and counts a boot. [`DataDir::recover`] reads and repairs
@@ -12,8 +13,10 @@
 //! waits when a sync ends is the next group.
 //!
 //! **Invariants**
-//! - A file that is not appended to is written beside, synced, renamed, and its name synced.
-//! - An error of the disk is final: after a failed sync nobody knows what is on the disk, so the
+//! - A file that is not a segment is written beside, synced, renamed, and its name synced.
+//! - A disk that has no space loses nothing: the group waits and is tried again, until there is
+//!   space or the process ends.
+//! - Any other error of the disk is final: after a failed sync nobody knows what is on the disk, so the
 //!   thread reports it once and stops. Only a new start reads what is there.
 //! - A directory of a newer format is refused before anything in it is changed.
 //!
@@ -22,11 +25,12 @@
 
 mod data_dir;
 mod files;
+mod log_files;
 mod writer;
 
 pub use self::data_dir::{DataDir, DataDirError, ExitClass};
-pub use self::files::LogFiles;
-pub use self::writer::{Completion, Disk, DiskStopped, SnapshotSource};
+pub use self::log_files::LogFiles;
+pub use self::writer::{Completion, Disk, DiskEvent, DiskStopped, SnapshotSource};
 
 #[cfg(test)]
 mod tests;
