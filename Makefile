@@ -4,6 +4,7 @@
 #   make demo-kill                   the same, and its leader is killed now and then
 #   make sim SEED=7 N=100            simulated clusters, N of them from SEED on
 #   make fuzz T=node_inputs S=60     one fuzz target for S seconds (needs cargo-fuzz)
+#   make bench                       what a write costs; bench-peers: beside etcd; bench-failover
 
 CARGO ?= cargo
 SEED ?= 1
@@ -18,7 +19,7 @@ FUZZ_DIR ?= fuzz/target
 SEEDS = fuzz/found/$(T) fuzz/corpus/$(T)
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 
-.PHONY: ci fmt lint core test sim doc shipped fuzz fuzz-asan corpus demo demo-kill bench
+.PHONY: ci fmt lint core test sim doc shipped fuzz fuzz-asan corpus demo demo-kill bench bench-failover bench-peers
 
 # Offline after `cargo fetch`. Warnings are denied by flags and never by RUSTFLAGS, which would
 # replace the flags of .cargo/config.toml. Cargo.lock is the one that ships: a build that would
@@ -92,5 +93,21 @@ demo:
 demo-kill:
 	$(CARGO) run --locked -q -- demo --kill-leader
 
+# What a write costs: three servers, real sockets, real syncs. On a machine with nothing else to do.
 bench:
-	$(CARGO) bench --locked -p cronclave
+	$(CARGO) bench --locked -p cronclave --bench writes
+
+# The same for etcd in the same run. Installs it from Debian if it is not there.
+bench-peers:
+	@command -v etcd >/dev/null || { \
+	  as_root=; [ "$$(id -u)" = 0 ] || as_root=sudo; \
+	  { [ -z "$$as_root" ] || command -v sudo >/dev/null; } && command -v apt-get >/dev/null \
+	    && $$as_root apt-get update -q \
+	    && $$as_root apt-get install -q -y --no-install-recommends etcd-server; } \
+	  || { echo "bench-peers: etcd is not here, and Debian's package etcd-server cannot be" \
+	    "installed: that takes apt-get, and root or sudo"; exit 1; }
+	$(CARGO) bench --locked -p cronclave --bench writes -- --only load --peers
+
+# How long no write is taken after a leader was killed.
+bench-failover:
+	$(CARGO) bench --locked -p cronclave --bench failover

@@ -60,7 +60,8 @@
 //! - **The disk is a peer.** [`Persist`](node::io::Output::Persist) is answered by
 //!   [`Persisted`](node::io::Input::Persisted) when the records are synced and not before. What may
 //!   leave only after that is held back inside: the shell knows no rule of Raft. One group of
-//!   records is under way at a time while the next one gathers; a snapshot goes beside them.
+//!   records is under way at a time while the next one gathers. Snapshots are files, and what is to
+//!   be done with them ([`Snapshot`](node::io::Output::Snapshot)) goes beside the groups.
 //! - **Peers are sessions.** A session is an ordered stream of frames. The driver opens it when it
 //!   is told to [`Dial`](node::io::Output::Dial) or when another node does, moves the frames of the
 //!   higher lane first, and ends the session when a frame is lost. Who speaks, and whether it is
@@ -85,6 +86,7 @@
 //! use std::time::Duration;
 //!
 //! use cronclave::codec::record::{Record, Recovered};
+//! use cronclave::consensus::LogBounds;
 //! use cronclave::dispatch::leader::Patience;
 //! use cronclave::id::{Boot, Incarnation, NodeName, RequestId};
 //! use cronclave::jobs::command::Applied;
@@ -104,12 +106,14 @@
 //!     gossip_addr: "10.0.0.1:8946".parse()?,
 //!     peer_addr: "10.0.0.1:6868".parse()?,
 //!     tags: BTreeMap::new(),
+//!     joins: None,
 //!     join: Vec::new(),
 //!     retry_interval: Duration::from_secs(30),
 //!     reconnect_timeout: Duration::from_secs(86_400),
 //!     dead_server_grace: Duration::from_secs(86_400),
 //!     profile: Profile::Lan,
 //!     raft_multiplier: 1,
+//!     log: LogBounds::default(),
 //!     patience: Patience::default(),
 //!     timezone: "UTC".to_owned(),
 //!     version: "0.1.0".to_owned(),
@@ -124,9 +128,9 @@
 //!     node.run(now);
 //!     while let Some(output) = node.poll_output() {
 //!         match output {
-//!             Output::Persist { write, records, snapshot: None } => {
+//!             Output::Persist { write, records } => {
 //!                 disk.extend(records);
-//!                 node.push(now, Input::Persisted { write, snapshot: None });
+//!                 node.push(now, Input::Persisted { write });
 //!                 node.run(now);
 //!             }
 //!             other => outputs.push(other),

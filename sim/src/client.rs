@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use cronclave::id::{JobName, LogIndex};
 use cronclave::jobs::State;
-use cronclave::jobs::job::{Concurrency, JobSpec};
+use cronclave::jobs::history::change::{Order, Select, Sort};
+use cronclave::jobs::job::{Concurrency, Execution, JobSpec};
 use cronclave::node::request::{Consistency, Reply, Request, RequestError, View, Write};
+use cronclave::time::Wall;
 use madsim::task::spawn_local;
 use madsim::time::sleep;
 
@@ -59,7 +61,10 @@ pub async fn put(cluster: &Cluster, via: usize, spec: JobSpec) -> Fate {
     let request = Request::Write(Write::PutJob(Arc::new(spec)));
     let fate = match cluster.ask(via, request).await {
         Outcome::Answered(Reply::Written(_)) => Fate::Done,
-        Outcome::Answered(Reply::Failed(RequestError::Unknown)) | Outcome::Lost => Fate::Unknown,
+        Outcome::Answered(Reply::Failed(
+            RequestError::Unknown | RequestError::UnknownDiskFull(_),
+        ))
+        | Outcome::Lost => Fate::Unknown,
         Outcome::Answered(Reply::Failed(error)) => Fate::Refused(error.to_string()),
         Outcome::Answered(other) => panic!("a write was answered with {other:?}"),
         Outcome::Refused => Fate::Refused("nobody listens".to_owned()),
@@ -239,14 +244,33 @@ pub fn total(tallies: &BTreeMap<usize, Tally>) -> Tally {
     sum
 }
 
-/// The rows of a job, for the checkers.
-pub fn rows(state: &State, name: &JobName) -> Vec<Row> {
-    let row = |execution: &Arc<cronclave::jobs::job::Execution>| Row {
+/// The rows of a job that were due up to and with `until`, for the checkers. Read through the live
+/// servers until one answers.
+///
+/// # Panics
+/// If none does in 20 rounds.
+pub async fn rows(cluster: &Cluster, name: &JobName, until: Wall) -> Vec<Row> {
+    let row = |execution: &Arc<Execution>| Row {
         execution: execution.id,
         due: execution.due,
         outcome: execution.outcome,
     };
-    state.executions_of(name).iter().map(row).collect()
+    let (sort, order) = (Sort::Id, Order::Ascending);
+    let limit = u64::MAX;
+    let select = Select::Part { sort, order, skip: 0, limit, output_len_max: 0 };
+    for _ in 0..20 {
+        for via in cluster.live_servers() {
+            let (job, consistency) = (name.clone(), Consistency::Linearizable);
+            let request = Request::Executions { job, select, consistency };
+            if let Outcome::Answered(Reply::Executions(page)) = cluster.ask(via, request).await {
+                assert_eq!(page.rows.len() as u64, page.total, "the page holds all rows");
+                return page.rows.iter().map(row).filter(|row| row.due <= until).collect();
+            }
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+    cluster.tell();
+    panic!("no server shows the executions of {name}");
 }
 
 /// The names of all jobs.

@@ -7,10 +7,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use cronclave::codec::memory_disk::MemoryDisk;
+use cronclave::codec::memory_snapshots::MemorySnapshots;
+use cronclave::codec::snapshot::Origin;
+use cronclave::consensus::LogBounds;
 use cronclave::dispatch::leader::Patience;
-use cronclave::id::{Boot, Incarnation, NodeName};
+use cronclave::id::{Boot, ClusterId, Incarnation, NodeName};
 use cronclave::membership::Profile;
 use cronclave::node::config::{NodeConfig, NodeRole};
+use cronclave::node::io::Event;
 use cronclave::node::request::{NodeStatus, Reply, Request};
 use cronclave::time::{Mono, Wall};
 use madsim::net::NetSim;
@@ -24,7 +28,7 @@ use crate::exec::run_processes;
 use crate::ledger::Ledger;
 use crate::links::{GOSSIP_PORT, PEER_PORT, addr_of};
 use crate::shared::{self, Shared};
-pub use crate::shared::{Happened, Outcome};
+pub use crate::shared::{Happened, Outcome, SnapshotCounts};
 use crate::trace::Trace;
 use crate::world::run_host;
 
@@ -67,9 +71,14 @@ pub struct Cluster {
 impl Cluster {
     /// Starts all hosts.
     pub fn start(shape: Shape) -> Self {
+        Self::start_with(shape, LogBounds::default())
+    }
+
+    /// Starts all hosts, with other bounds of their logs.
+    pub fn start_with(shape: Shape, log: LogBounds) -> Self {
         let mut rng = StdRng::seed_from_u64(shape.seed);
         let count = shape.servers + shape.agents;
-        let machines = (0..count).map(|index| machine(&shape, index, &mut rng)).collect();
+        let machines = (0..count).map(|index| machine(&shape, log, index, &mut rng)).collect();
         let trace = (shape.traced == Traced::Yes).then(Trace::default);
         let shared = Shared::new(rng.random(), machines, trace);
         let handle = Handle::current();
@@ -108,6 +117,17 @@ impl Cluster {
             1 => 0..rng.random_range(0..=unsynced),
             _ => 0..unsynced,
         });
+        machine.snapshots.borrow_mut().crash();
+    }
+
+    /// Whether a host's log was cut at a start, and nobody has settled what that may have cost.
+    pub fn is_in_doubt(&self, index: usize) -> bool {
+        let events = self.shared.events.borrow();
+        let mine = events.iter().filter(|happened| happened.host == index);
+        mine.fold(false, |before, happened| {
+            let is_settled = matches!(happened.event, Event::Settled { .. });
+            matches!(happened.event, Event::InDoubt(_)) || (before && !is_settled)
+        })
     }
 
     /// Boots a killed host again, on what its disk still holds.
@@ -137,6 +157,16 @@ impl Cluster {
         let (a, b) = (self.machine(a), self.machine(b));
         NetSim::current().unclog_link(a, b);
         NetSim::current().unclog_link(b, a);
+    }
+
+    /// Leaves a host's disk without space for anything more.
+    pub fn fill_disk(&self, index: usize) {
+        self.shared.machine(index).room.set(shared::Room::None);
+    }
+
+    /// Ends [`Cluster::fill_disk`].
+    pub fn free_disk(&self, index: usize) {
+        self.shared.machine(index).room.set(shared::Room::Free);
     }
 
     /// Sets how far a host's civil clock is ahead of the true time.
@@ -224,6 +254,11 @@ impl Cluster {
         self.shared.halts.borrow().clone()
     }
 
+    /// What was done with snapshot files, on all hosts.
+    pub fn snapshots(&self) -> SnapshotCounts {
+        self.shared.snapshots.get()
+    }
+
     /// How many turns all nodes have taken.
     pub fn turns(&self) -> u64 {
         self.shared.turns.get()
@@ -254,7 +289,7 @@ fn host_name(index: usize) -> String {
     format!("host-{}", index + 1)
 }
 
-fn machine(shape: &Shape, index: usize, rng: &mut StdRng) -> shared::Machine {
+fn machine(shape: &Shape, log: LogBounds, index: usize, rng: &mut StdRng) -> shared::Machine {
     let name = NodeName::new(host_name(index)).expect("a host's name is a node's name");
     let is_server = index < shape.servers;
     let expect = u32::try_from(shape.servers).expect("a simulation has few servers");
@@ -276,21 +311,26 @@ fn machine(shape: &Shape, index: usize, rng: &mut StdRng) -> shared::Machine {
         gossip_addr: addr_of(index, GOSSIP_PORT),
         peer_addr: addr_of(index, PEER_PORT),
         tags,
+        joins: None,
         join: if lone { Vec::new() } else { join.collect() },
         retry_interval: Duration::from_secs(5),
         reconnect_timeout: Duration::from_secs(24 * 3_600),
         dead_server_grace: Duration::from_secs(24 * 3_600),
         profile: Profile::Lan,
         raft_multiplier: 1,
+        log,
         patience: Patience::default(),
         timezone: "UTC".to_owned(),
         version: "simulated".to_owned(),
     };
     let disk = MemoryDisk::new(config.id()).with_segment_len(64 * 1024);
+    let origin = Origin { cluster: ClusterId(0), node: config.id() };
     shared::Machine {
         disk: RefCell::new(disk),
+        snapshots: RefCell::new(MemorySnapshots::new(origin)),
         config,
         boots: Cell::new(0),
+        room: Cell::new(shared::Room::Free),
         // Clocks that are kept by NTP are a few milliseconds apart.
         skew: Cell::new(rng.random_range(-5_000..5_000)),
         host: RefCell::new(None),

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use cronclave::codec::memory_disk::MemoryDisk;
+use cronclave::codec::memory_snapshots::MemorySnapshots;
 use cronclave::id::RequestId;
 use cronclave::node::config::NodeConfig;
 use cronclave::node::io::Event;
@@ -32,11 +33,23 @@ thread_local! {
     static CURRENT: RefCell<Option<Rc<Shared>>> = const { RefCell::new(None) };
 }
 
+/// Whether a disk has space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// It has.
+    Free,
+    /// What is written waits.
+    None,
+}
+
 /// What is left of a machine when its node is dead, and what befalls it.
 pub(crate) struct Machine {
     pub(crate) config: NodeConfig,
     pub(crate) disk: RefCell<MemoryDisk>,
+    pub(crate) snapshots: RefCell<MemorySnapshots>,
     pub(crate) boots: Cell<u64>,
+    /// Whether its disk takes what is written to it.
+    pub(crate) room: Cell<Room>,
     /// How far its civil clock is ahead of the true time, in microseconds.
     pub(crate) skew: Cell<i64>,
     /// The node that runs on it, if one does.
@@ -54,6 +67,19 @@ pub enum Outcome {
     Lost,
     /// The node did not answer in time.
     TimedOut,
+}
+
+/// What was done with snapshot files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SnapshotCounts {
+    /// Snapshots that were built.
+    pub built: u64,
+    /// Transfers that were begun at their first byte.
+    pub begun: u64,
+    /// Chunks that were received.
+    pub received: u64,
+    /// Snapshots that were installed.
+    pub installed: u64,
 }
 
 /// An event, with when and where it happened.
@@ -77,6 +103,7 @@ pub(crate) struct Shared {
     pub(crate) halts: RefCell<Vec<(usize, String)>>,
     pub(crate) trace: RefCell<Option<Trace>>,
     pub(crate) turns: Cell<u64>,
+    pub(crate) snapshots: Cell<SnapshotCounts>,
     names: Cell<u64>,
 }
 
@@ -94,6 +121,7 @@ impl Shared {
             halts: RefCell::default(),
             trace: RefCell::new(trace),
             turns: Cell::default(),
+            snapshots: Cell::default(),
             names: Cell::default(),
         });
         CURRENT.with(|current| *current.borrow_mut() = Some(Rc::clone(&shared)));

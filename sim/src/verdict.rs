@@ -106,7 +106,7 @@ pub async fn judge(cluster: &Rc<Cluster>, begun: Mono) {
     assert!(lag < PERIOD * 2, "the cursor is {lag:?} behind");
     let span = cluster.now().saturating_since(begun);
     assert!(span > PERIOD * 10, "the run was only {span:?} long");
-    let rows = client::rows(&state, &tick.spec.name);
+    let rows = client::rows(cluster, &tick.spec.name, tick.cursor).await;
     let won = cluster.events().into_iter().filter_map(|Happened { host, event, .. }| {
         if let Event::LeadershipWon(term) = event { Some((term, host)) } else { None }
     });

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use cronclave::codec::record::{Record, Snapshot};
-use cronclave::consensus::SnapshotSource;
+use cronclave::codec::record::Record;
+use cronclave::codec::snapshot::History;
+use cronclave::consensus::{SnapshotDone, SnapshotTask, TaskId};
 use cronclave::driver::{Turn, World, turn};
 use cronclave::id::{Boot, ExecutionId, RequestId, WriteId};
 use cronclave::node::Node;
@@ -25,7 +26,7 @@ use rand::RngExt;
 use crate::exec::{Launched, record};
 use crate::links::{GOSSIP_PORT, Links, PEER_PORT, Packet, addr_of, host_of};
 use crate::mailbox::Mailbox;
-use crate::shared::{Happened, Open, Outcome, Shared};
+use crate::shared::{Happened, Open, Outcome, Room, Shared};
 
 /// How long a sync takes, in microseconds. madsim sleeps no shorter than a millisecond.
 const SYNC_MICROS: std::ops::Range<u64> = 1_000..5_000;
@@ -35,6 +36,9 @@ const RESOLVE_MICROS: std::ops::Range<u64> = 1_000..5_000;
 
 /// A log that is idle for so long is sealed, as the shell does it.
 const SEAL_AFTER: Duration = Duration::from_millis(100);
+
+/// How often a full disk is tried again.
+const FULL_RETRY: Duration = Duration::from_millis(200);
 
 /// How often sessions are looked after.
 const TICK: Duration = Duration::from_millis(100);
@@ -52,7 +56,6 @@ const TAG: u64 = 0;
 struct Write {
     write: WriteId,
     records: Vec<Record>,
-    snapshot: Option<SnapshotSource>,
 }
 
 /// One boot of one node, seen from its machine.
@@ -63,6 +66,7 @@ pub(crate) struct Host {
     pub(crate) inbox: Mailbox<Input>,
     links: RefCell<Links>,
     writes: Mailbox<Write>,
+    tasks: Mailbox<(TaskId, SnapshotTask)>,
     open: Open,
     request_last: Cell<u64>,
     kills: RefCell<BTreeMap<ExecutionId, Rc<Mailbox<String>>>>,
@@ -130,25 +134,94 @@ impl Host {
                 false => timeout(SEAL_AFTER, self.writes.pop()).await.ok(),
             };
             sealed = next.is_none();
-            let Some(Write { write, records, snapshot }) = next else {
+            let Some(Write { write, records }) = next else {
                 self.machine().disk.borrow_mut().seal();
                 self.run_disk().await;
                 continue;
             };
-            let snapshot = snapshot.map(|source| Snapshot {
-                meta: source.meta.clone(),
-                index: source.index,
-                data: source.encode(),
-            });
-            let queued = self.machine().disk.borrow_mut().write(&records, snapshot.as_ref());
+            self.wait_for_room().await;
+            let queued = self.machine().disk.borrow_mut().write(&records, None);
             if let Err(error) = queued {
                 self.inbox.push(Input::DiskFailed { reason: error.to_string() });
                 return;
             }
             self.run_disk().await;
-            let snapshot = snapshot.map(|snapshot| snapshot.data);
-            self.inbox.push(Input::Persisted { write, snapshot });
+            self.inbox.push(Input::Persisted { write });
         }
+    }
+
+    /// Does one task with snapshot files after the other; snapshots are built beside them.
+    async fn keep_snapshots(self: Rc<Self>) {
+        loop {
+            let (id, task) = self.tasks.pop().await;
+            match &task {
+                SnapshotTask::Build(_) => {
+                    spawn_local(Rc::clone(&self).build_snapshot(id, task));
+                    continue;
+                }
+                SnapshotTask::Install { .. } => {
+                    self.room().await;
+                    sleep(self.shared.draw_micros(SYNC_MICROS)).await;
+                }
+                // What is not synced costs no time that a simulation could show.
+                SnapshotTask::Read { .. }
+                | SnapshotTask::Close { .. }
+                | SnapshotTask::Receive { .. }
+                | SnapshotTask::Verify { .. }
+                | SnapshotTask::Discard { .. } => {}
+            }
+            self.perform_task(id, task);
+        }
+    }
+
+    async fn build_snapshot(self: Rc<Self>, id: TaskId, task: SnapshotTask) {
+        self.room().await;
+        sleep(self.shared.draw_micros(SYNC_MICROS)).await;
+        self.perform_task(id, task);
+    }
+
+    fn perform_task(&self, id: TaskId, task: SnapshotTask) {
+        let begins = matches!(task, SnapshotTask::Receive { offset: 0, .. });
+        let has_room = self.machine().room.get() == Room::Free;
+        let done = match task {
+            SnapshotTask::Receive { file, .. } if !has_room => {
+                self.machine().snapshots.borrow_mut().discard(file);
+                let reason = "no space is left on a simulated disk".to_owned();
+                Some(SnapshotDone::Received(Err(reason)))
+            }
+            task => task.perform(&mut self.machine().snapshots.borrow_mut(), &History::default()),
+        };
+        let Some(done) = done else { return };
+        let mut counts = self.shared.snapshots.get();
+        match &done {
+            SnapshotDone::Built(_) => counts.built += 1,
+            SnapshotDone::Received(Ok(())) => {
+                counts.received += 1;
+                counts.begun += u64::from(begins);
+            }
+            SnapshotDone::Installed => counts.installed += 1,
+            SnapshotDone::Read(_) | SnapshotDone::Received(Err(_)) | SnapshotDone::Verified(_) => {}
+        }
+        self.shared.snapshots.set(counts);
+        self.inbox.push(Input::SnapshotDone { id, done });
+    }
+
+    /// Waits while there is no space.
+    async fn room(&self) {
+        while self.machine().room.get() == Room::None {
+            sleep(FULL_RETRY).await;
+        }
+    }
+
+    /// Holds a write back while there is no space for it, as the shell does.
+    async fn wait_for_room(&self) {
+        if self.machine().room.get() == Room::Free {
+            return;
+        }
+        let reason = "no space is left on a simulated disk".to_owned();
+        self.inbox.push(Input::DiskFull { reason });
+        self.room().await;
+        self.inbox.push(Input::DiskFree);
     }
 
     async fn run_disk(&self) {
@@ -244,9 +317,9 @@ impl World for SimWorld {
             Output::Resolve { name } => {
                 spawn_local(resolve(Rc::clone(host), name));
             }
-            Output::Persist { write, records, snapshot } => {
-                host.writes.push(Write { write, records, snapshot });
-            }
+            Output::Persist { write, records } => host.writes.push(Write { write, records }),
+            Output::Snapshot { id, task } => host.tasks.push((id, task)),
+            Output::History { .. } | Output::ReadHistory { .. } => {}
             Output::Launch(spec) => {
                 let kill = Rc::new(Mailbox::default());
                 record(&host.shared, host.index, &spec);
@@ -270,7 +343,8 @@ impl World for SimWorld {
                 host.shared.events.borrow_mut().push(happened);
             }
             Output::Stopped => host.over.set(true),
-            Output::Halt { reason } => {
+            // No simulated disk is set back.
+            Output::Reincarnate { reason, .. } | Output::Halt { reason } => {
                 host.shared.halts.borrow_mut().push((host.index, reason));
                 host.over.set(true);
             }
@@ -297,6 +371,8 @@ pub(crate) async fn run_host(index: usize) {
     let machine = shared.machine(index);
     let boot = machine.boots.get() + 1;
     machine.boots.set(boot);
+    let newest = machine.snapshots.borrow().newest();
+    machine.disk.borrow_mut().set_snapshot(newest);
     let recovered = machine.disk.borrow_mut().recover();
     let recovered = match recovered {
         Ok(recovered) => recovered,
@@ -325,6 +401,7 @@ pub(crate) async fn run_host(index: usize) {
         inbox: Mailbox::default(),
         links: RefCell::default(),
         writes: Mailbox::default(),
+        tasks: Mailbox::default(),
         open: RefCell::default(),
         request_last: Cell::default(),
         kills: RefCell::default(),
@@ -336,6 +413,7 @@ pub(crate) async fn run_host(index: usize) {
     }
     spawn_local(Rc::clone(&host).keep_links(Arc::clone(&endpoint)));
     spawn_local(Rc::clone(&host).write_disk());
+    spawn_local(Rc::clone(&host).keep_snapshots());
     let mut world = SimWorld { host: Rc::clone(&host), endpoint: Arc::clone(&endpoint) };
     loop {
         let next = turn(&mut node, &mut world);

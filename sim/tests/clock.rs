@@ -42,7 +42,7 @@ async fn clock_jumps(seed: u64, size: usize, micros: i64) {
     let view = read_surely(&cluster).await;
     let tick = view.state.job(&job(TICK, "").name).expect("the job is there").clone();
     let starts = cluster.ledger().starts;
-    let rows = client::rows(&view.state, &tick.spec.name);
+    let rows = client::rows(&cluster, &tick.spec.name, tick.cursor).await;
     let verdicts = [
         check::started_once(&starts),
         check::nothing_early(&starts, EARLY_MAX),

@@ -15,7 +15,9 @@ use crate::cli::addr::{self, Interface};
 use crate::cli::keys::{self, KEYS, Key, Standing};
 use crate::cli::sources::{Found, Origin, Raw, Settings, split_list, without_secrets};
 use crate::codec::log::LogLimits;
+use crate::consensus::LogBounds;
 use crate::id::NodeName;
+use crate::jobs::history::change::Limits;
 use crate::schedule::parse_go_duration;
 use crate::shell::config::{
     AgentConfig, GOSSIP_PORT, HTTP_PORT, LogLevel, Mode, Reload, TAGS_LEN_MAX,
@@ -32,6 +34,16 @@ const RETRY_MAX_MAX: u32 = 1_000_000_000;
 const SEGMENT_LEN_MIN: u64 = 64 << 10;
 /// The longest: recovery holds one in memory.
 const SEGMENT_LEN_MAX: u64 = 1 << 30;
+/// The least log after which a snapshot is taken, in bytes: a snapshot costs some syncs.
+const SNAPSHOT_AFTER_MIN: u64 = 16 << 10;
+/// The most that any part of the log may have, in bytes.
+const LOG_SIZE_MAX: u64 = 1 << 44;
+/// The most executions of one job that may be kept.
+const HISTORY_ROWS_MAX: u64 = 10_000_000;
+/// The least room for executions: a few with all of their output.
+const HISTORY_BYTES_MIN: u64 = 1 << 20;
+/// The most room for executions.
+const HISTORY_BYTES_MAX: u64 = 1 << 40;
 /// From here on more servers are warned of.
 const SERVERS_USEFUL_MAX: u32 = 7;
 
@@ -108,9 +120,11 @@ pub(crate) fn build(
         profile,
         raft_multiplier: of.number("raft-multiplier", 1, 10)?,
         log_limits: log_limits(&of)?,
+        log_bounds: log_bounds(&of)?,
         timezone: timezone(&of)?,
         drain_timeout: of.duration("drain-timeout", Duration::ZERO)?,
         misfire_grace: of.duration("misfire-grace", Duration::ZERO)?,
+        history: history_limits(&of)?,
         reconnect_timeout: of.duration("serf-reconnect-timeout", Duration::from_secs(1))?,
         log_level,
         log_format: of.parsed("log-format")?,
@@ -132,6 +146,32 @@ fn retry_max(of: &Of<'_>) -> Result<Option<String>, ExitError> {
 fn log_limits(of: &Of<'_>) -> Result<LogLimits, ExitError> {
     let segment_len = of.size("log-segment-size", SEGMENT_LEN_MIN, SEGMENT_LEN_MAX)?;
     Ok(LogLimits { segment_len, ..LogLimits::default() })
+}
+
+/// How large the log gets before and after a snapshot.
+fn log_bounds(of: &Of<'_>) -> Result<LogBounds, ExitError> {
+    let snapshot_after_bytes = of.size("snapshot-after", SNAPSHOT_AFTER_MIN, LOG_SIZE_MAX)?;
+    let bytes_max = of.size("log-max-size", 2 * SNAPSHOT_AFTER_MIN, LOG_SIZE_MAX)?;
+    let least = snapshot_after_bytes.saturating_mul(2);
+    if bytes_max < least {
+        let right = format_args!("at least twice snapshot-after, {least} bytes");
+        return Err(of.wrong_text("log-max-size", right));
+    }
+    Ok(LogBounds {
+        snapshot_after_bytes,
+        keep_bytes: of.size("log-keep-size", 0, LOG_SIZE_MAX)?,
+        keep_entries: of.number("log-keep-entries", 0, u64::MAX >> 8)?,
+        bytes_max,
+    })
+}
+
+/// How much history of executions is kept.
+fn history_limits(of: &Of<'_>) -> Result<Limits, ExitError> {
+    Ok(Limits {
+        rows_per_job: of.number("history-rows-per-job", 1, HISTORY_ROWS_MAX)?,
+        bytes: of.size("history-bytes", HISTORY_BYTES_MIN, HISTORY_BYTES_MAX)?,
+        age: of.duration("history-age", Duration::from_secs(1))?,
+    })
 }
 
 /// What may change while the node runs: log level and tags.

@@ -97,10 +97,17 @@ pub(crate) const KEYS: &[Key] = &[
     built("region", Kind::Text, "global", "The tag region"),
     built("timezone", Kind::Text, "UTC", "Time zone of jobs that name none, set at the founding"),
     built("misfire-grace", Kind::Duration, "1h", "How late a due instant may still run"),
+    built("history-rows-per-job", Kind::Number, "1000", "The most executions kept of one job"),
+    built("history-bytes", Kind::Text, "1GiB", "The most bytes of all executions kept together"),
+    built("history-age", Kind::Duration, "2160h", "How long executions are kept after their end"),
     built("drain-timeout", Kind::Duration, "10s", "How long a stop waits for running executions"),
     built("profile", Kind::Text, "lan", "Speed of gossip: lan, wan or local"),
     built("raft-multiplier", Kind::Number, "1", "Multiplies the times of Raft, 1 to 10"),
     built("log-segment-size", Kind::Text, "64MiB", "Length at which a file of the log ends"),
+    built("snapshot-after", Kind::Text, "64MiB", "How much log comes before the next snapshot"),
+    built("log-keep-size", Kind::Text, "256MiB", "Log kept behind a snapshot for slow followers"),
+    built("log-keep-entries", Kind::Number, "500000", "Entries kept behind a snapshot likewise"),
+    built("log-max-size", Kind::Text, "1GiB", "Log without a snapshot at which writes are refused"),
     Key {
         alias: "reconnect-timeout",
         ..built(

@@ -21,12 +21,15 @@ use crate::shell::exit::ExitError;
 pub mod addr;
 mod agent;
 mod build;
+mod confirm;
 mod demo;
 mod file;
 mod keys;
 mod leave;
+mod log;
 pub mod logging;
 mod print;
+mod raft;
 mod sources;
 mod version;
 
@@ -46,6 +49,12 @@ enum Command {
     Agent(agent::AgentArgs),
     /// Have a server leave its cluster: it hands over leadership, votes no more, and stops
     Leave(leave::LeaveArgs),
+    /// Look at the data of a node, or repair it
+    #[command(subcommand)]
+    Log(log::LogCommand),
+    /// Look at Raft in the data of a stopped server, or recover from a lost quorum
+    #[command(subcommand)]
+    Raft(raft::RaftCommand),
     /// Run three servers and an agent on this machine, and follow them in a table
     Demo(demo::DemoArgs),
     /// Show the version, and that of the time zone database
@@ -69,6 +78,8 @@ pub fn run(
     let result = match cli.command {
         Command::Agent(args) => agent::run(args, start),
         Command::Leave(args) => leave::run(&args),
+        Command::Log(command) => log::run(&command),
+        Command::Raft(command) => raft::run(&command),
         Command::Demo(args) => demo::run(&args),
         Command::Version => {
             say(&version::text());

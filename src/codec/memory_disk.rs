@@ -9,7 +9,7 @@
 //!
 //! **Left out on purpose**
 //! - Time: whoever owns the disk decides when the next step is done.
-//! - Half-written snapshots: the shell writes them beside, and renames them when they are whole.
+//! - The files of snapshots: [`MemorySnapshots`](super::memory_snapshots::MemorySnapshots).
 //! - Disks that lose what they said was synced, or that change a byte which is not written.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -22,13 +22,12 @@ use super::log::{
     recover_loaded,
 };
 use super::record::{Record, Recovered, Snapshot};
-use super::snapshot;
 use crate::id::{ClusterId, LogIndex, NodeId};
 
 /// How much a disk writes as one, in bytes.
 const SECTOR_LEN: usize = 512;
 
-/// The log and the snapshots of one node, in memory. See the module.
+/// The log of one node, in memory, and the newest snapshot beside it. See the module.
 #[derive(Clone, Debug)]
 pub struct MemoryDisk {
     owner: Owner,
@@ -46,7 +45,7 @@ pub struct MemoryDisk {
     spares: VecDeque<FileId>,
     /// Spares that a crash may bring back as segments.
     unsynced_spares: VecDeque<FileId>,
-    snapshots: BTreeMap<LogIndex, Bytes>,
+    snapshot: Option<Snapshot>,
     pending: VecDeque<Task>,
 }
 
@@ -74,7 +73,7 @@ enum Rename {
 #[derive(Clone, Debug)]
 enum Task {
     Step(Step),
-    Snapshot(LogIndex, Bytes),
+    Snapshot(Snapshot),
 }
 
 impl MemoryDisk {
@@ -93,7 +92,7 @@ impl MemoryDisk {
             renames: Vec::new(),
             spares: VecDeque::new(),
             unsynced_spares: VecDeque::new(),
-            snapshots: BTreeMap::new(),
+            snapshot: None,
             pending: VecDeque::new(),
         }
     }
@@ -127,10 +126,14 @@ impl MemoryDisk {
         snapshot: Option<&Snapshot>,
     ) -> Result<(), EncodeError> {
         let steps = self.writer.encode(batch)?;
-        let file = snapshot.map(|snapshot| (snapshot.index, snapshot::encode(snapshot)));
-        self.pending.extend(file.map(|(index, file)| Task::Snapshot(index, file)));
+        self.pending.extend(snapshot.cloned().map(Task::Snapshot));
         self.pending.extend(steps.into_iter().map(Task::Step));
         Ok(())
+    }
+
+    /// Says which snapshot is the newest beside the log, for the next recovery.
+    pub fn set_snapshot(&mut self, snapshot: Option<Snapshot>) {
+        self.snapshot = snapshot;
     }
 
     /// Queues the steps that mark everything written as synced; see [`LogWriter::seal`].
@@ -157,10 +160,7 @@ impl MemoryDisk {
     pub fn step(&mut self) -> usize {
         match self.pending.pop_front() {
             Some(Task::Step(step)) => self.perform(step),
-            Some(Task::Snapshot(index, file)) => {
-                self.snapshots.insert(index, file);
-                self.snapshots = self.snapshots.split_off(&index);
-            }
+            Some(Task::Snapshot(snapshot)) => self.snapshot = Some(snapshot),
             None => {}
         }
         self.pending.len()
@@ -234,8 +234,7 @@ impl MemoryDisk {
     pub fn read(&self) -> Result<Recovery, LogDamage> {
         let bytes_of = |file: &FileId| Bytes::copy_from_slice(&self.files[file].bytes);
         let segments = self.names.iter().map(|(&number, file)| (number, bytes_of(file))).collect();
-        let snapshots: Vec<Bytes> = self.snapshots.values().cloned().collect();
-        recover_loaded(self.owner, self.limits, &segments, &snapshots)
+        recover_loaded(self.owner, self.limits, &segments, self.snapshot.clone())
     }
 
     /// The segments that there are, and the lengths of their files in bytes.

@@ -13,6 +13,7 @@
 pub mod frame;
 pub mod log;
 pub mod memory_disk;
+pub mod memory_snapshots;
 pub mod record;
 pub mod snapshot;
 

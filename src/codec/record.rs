@@ -10,6 +10,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::snapshot::SnapshotFile;
 use crate::id::{LogIndex, Term};
 
 /// One thing that the log remembers, in the order in which it was written.
@@ -73,15 +74,22 @@ pub struct Doubt {
     pub len: u64,
 }
 
-/// A snapshot of the replicated state, as it lies on disk and crosses the network.
+/// A snapshot of the replicated state: its file, and what of that is held in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
+    /// The file, which holds the history too.
+    pub file: SnapshotFile,
     /// What it covers, written by `consensus`.
     pub meta: Bytes,
-    /// The last entry that it covers.
-    pub index: LogIndex,
     /// The state, written by the state machine.
     pub data: Bytes,
+}
+
+impl Snapshot {
+    /// The last entry that it covers.
+    pub fn index(&self) -> LogIndex {
+        self.file.index
+    }
 }
 
 /// What a data directory held at start, after torn tails were cut.

@@ -4,10 +4,12 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use super::channels::lock;
-use super::machine::{Machine, SnapshotSource};
+use super::doubt::Settled;
+use super::machine::Machine;
 use super::message::Message;
 use super::peers::Inadmissible;
-use crate::codec::record::Record;
+use super::snapshots::{SnapshotTask, TaskId};
+use crate::codec::record::{Doubt, Record};
 use crate::id::{CommandId, LogIndex, NodeId, Term, WriteId};
 
 /// What an engine wants done, or has to tell.
@@ -21,16 +23,23 @@ pub enum Effect<M: Machine> {
         message: Message,
     },
     /// Make durable, then call [`super::Engine::on_persisted`]. Groups of records come one at a
-    /// time; a snapshot comes alone, and must not hold up the groups.
+    /// time.
     Persist {
         /// The id of the write.
         write: WriteId,
         /// For the log, in this order.
         records: Vec<Record>,
-        /// For a snapshot file, in place of records.
-        snapshot: Option<SnapshotSource>,
     },
-    /// An entry was applied. Entries that are applied at boot are not reported.
+    /// Do something with snapshot files, and call [`super::Engine::on_snapshot_done`] with what
+    /// came of it. Must not hold up the groups of records.
+    Snapshot {
+        /// Which task.
+        id: TaskId,
+        /// What to do.
+        task: SnapshotTask,
+    },
+    /// An entry was applied: in the order of the log, each once after the snapshot that the machine
+    /// began with. Those that are applied at boot come first.
     Applied {
         /// Its index.
         index: LogIndex,
@@ -60,6 +69,13 @@ pub enum Effect<M: Machine> {
     },
     /// Role, term, leader or members changed: see [`super::Engine::status`].
     StatusChanged,
+    /// The doubt that a cut had left is over, durably: this server votes again.
+    Settled {
+        /// What was cut.
+        doubt: Doubt,
+        /// Why it is over.
+        how: Settled,
+    },
     /// A message of a peer was impossible, and dropped.
     Rejected {
         /// Whose.
@@ -89,6 +105,10 @@ pub enum ProposeError {
     /// Too many proposals are waiting. Never proposed.
     #[error("too many proposals are waiting")]
     Busy,
+    /// The log has grown to its bound, and the snapshot that lets it shrink is not durable yet.
+    /// Never proposed.
+    #[error("the log is full until a snapshot is durable")]
+    LogFull,
     /// It was proposed, and leadership was lost before it was known to be committed.
     #[error("the outcome is unknown")]
     Unknown,
@@ -147,6 +167,9 @@ pub enum TransferError {
     /// The target has not answered within the last second.
     #[error("the target has not answered within the last second")]
     NotReachable,
+    /// The target is in doubt about its log, and takes nothing over.
+    #[error("the target does not know whether its log is whole")]
+    InDoubt,
     /// Another one is under way.
     #[error("a handover is already under way")]
     InProgress,

@@ -14,16 +14,19 @@ use openraft::rt::{MpscReceiver as _, WatchReceiver as _};
 use openraft::{ChangeMembers, Config, RaftMetrics, ReadPolicy, SnapshotPolicy};
 
 use super::channels::{lock, mpsc};
+use super::doubt::Doubts;
 use super::effect::{Change, ChangeError, Effect, Effects, NotLeader, ProposeError};
 use super::machine::{Machine, Phase, StateMachine};
 use super::message::Message;
 use super::network::{Limits, Net};
+use super::receiving::Incoming;
 use super::runtime::{Host, Ran};
-use super::serve::Incoming;
+use super::snapshots::TaskIds;
 use super::status::{Role, Status};
 use super::store::{LogStore, Sync};
 use super::types::{
-    Callback, LogId, Payload, Peer, Snapshot, SnapshotMeta, TypeConfig, Vote, index_of, term_of,
+    Callback, LogId, Payload, Peer, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, Vote,
+    index_of, term_of,
 };
 use super::upkeep::Upkeep;
 use crate::codec::record::Recovered;
@@ -51,17 +54,37 @@ pub struct EngineConfig {
     pub election_min: Duration,
     /// The most, and the length of the lease.
     pub election_max: Duration,
-    /// A snapshot is taken when this much log has come since the last one, or as much as the last
-    /// one is large, whichever is more.
+    /// How large the log gets.
+    pub log: LogBounds,
+    /// How many bytes of entries go into one message.
+    pub batch_bytes: u64,
+    /// The largest snapshot that is accepted.
+    pub snapshot_bytes_max: u64,
+}
+
+/// How large the log gets before and after a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogBounds {
+    /// A snapshot is taken when this many bytes of log have come since the last one, or as many as
+    /// the last one has, whichever is more; but at the latest at half of `bytes_max`.
     pub snapshot_after_bytes: u64,
     /// How many bytes of log that a snapshot covers are kept for slow followers.
     pub keep_bytes: u64,
     /// How many entries that a snapshot covers are kept for slow followers.
     pub keep_entries: u64,
-    /// How many bytes of entries go into one message.
-    pub batch_bytes: u64,
-    /// The largest snapshot that is accepted.
-    pub snapshot_bytes_max: u64,
+    /// A leader whose log has this many bytes that no durable snapshot covers takes no proposals.
+    pub bytes_max: u64,
+}
+
+impl Default for LogBounds {
+    fn default() -> Self {
+        Self {
+            snapshot_after_bytes: 64 << 20,
+            keep_bytes: 256 << 20,
+            keep_entries: 500_000,
+            bytes_max: 1 << 30,
+        }
+    }
 }
 
 impl EngineConfig {
@@ -73,9 +96,7 @@ impl EngineConfig {
             heartbeat: Duration::from_millis(100),
             election_min: Duration::from_millis(120),
             election_max: Duration::from_millis(250),
-            snapshot_after_bytes: 64 << 20,
-            keep_bytes: 256 << 20,
-            keep_entries: 500_000,
+            log: LogBounds::default(),
             batch_bytes: 1 << 20,
             snapshot_bytes_max: 4 << 30,
         }
@@ -142,8 +163,12 @@ pub struct Engine<M: Machine> {
     pub(crate) effects: Effects<M>,
     pub(crate) now: Mono,
     pub(crate) status: Status,
+    /// The membership that `status` was read from.
+    pub(crate) membership: Option<Arc<StoredMembership>>,
     pub(crate) turn: Turn,
-    pub(crate) incoming: BTreeMap<NodeId, Incoming>,
+    /// The snapshot that is coming in.
+    pub(crate) incoming: Option<Incoming<M>>,
+    pub(crate) tasks: TaskIds,
     /// Requests that wait for a vote to be durable, with their sessions.
     pub(crate) held: VecDeque<(NodeId, u64, Message)>,
     pub(crate) serving: BTreeMap<NodeId, Arc<()>>,
@@ -152,6 +177,9 @@ pub struct Engine<M: Machine> {
     /// The last leader heard, and when.
     pub(crate) heard: Option<(NodeId, Mono)>,
     pub(crate) upkeep: Upkeep,
+    pub(crate) doubts: Doubts,
+    /// For when everything was worked off; `None` once something has come since.
+    pub(crate) quiet_at: Option<Mono>,
 }
 
 /// Whether Raft runs.
@@ -200,11 +228,10 @@ impl<M: Machine> Engine<M> {
         let store = LogStore::recover(recovered, config.batch_bytes, Sync::OnCompletion)
             .map_err(|error| BootError::Log(error.to_string()))?;
         let found = recover_snapshot::<M>(recovered, &store)?;
-        let covered = recovered.snapshot.as_ref().map(|snapshot| snapshot.index);
-        let upkeep = Upkeep::new(covered.map_or(0, |covered| store.bytes_through(covered)));
         let effects = Effects::default();
         let (snapshot, decoded) = found.unzip();
-        let machine = StateMachine::new(store.clone(), effects.clone(), snapshot);
+        let tasks = TaskIds::default();
+        let machine = StateMachine::new(tasks.clone(), effects.clone(), snapshot);
         if let Some((meta, state)) = decoded {
             machine.keep_decoded(meta, state);
         }
@@ -212,7 +239,7 @@ impl<M: Machine> Engine<M> {
             append: Duration::from_secs(1).max(config.heartbeat * config.multiplier * 4),
             snapshot: Duration::from_secs(10) * config.multiplier,
         };
-        let net = Net::new(config.id, host.draw(), limits);
+        let net = Net::new(config.id, host.draw(), limits, tasks.clone());
         let mut engine = Self {
             config,
             raft_config,
@@ -224,13 +251,17 @@ impl<M: Machine> Engine<M> {
             effects,
             now,
             status: Status::default(),
+            membership: None,
             turn: Turn::default(),
-            incoming: BTreeMap::new(),
+            incoming: None,
+            tasks,
             held: VecDeque::new(),
             serving: BTreeMap::new(),
             agreed: None,
             heard: None,
-            upkeep,
+            upkeep: Upkeep::default(),
+            doubts: Doubts::default(),
+            quiet_at: None,
         };
         engine.start()?;
         engine.machine.set_phase(Phase::Live);
@@ -243,7 +274,9 @@ impl<M: Machine> Engine<M> {
     pub(crate) fn start(&mut self) -> Result<(), BootError> {
         let started = Arc::new(Mutex::new(None));
         let slot = Arc::clone(&started);
-        let (id, config) = (self.config.id, Arc::clone(&self.raft_config));
+        let enable_elect = self.store.doubt().is_none();
+        let config = Arc::new(Config { enable_elect, ..Config::clone(&self.raft_config) });
+        let id = self.config.id;
         let (net, store) = (self.net.clone(), self.store.clone());
         let machine = self.machine.clone();
         self.host.spawn(async move {
@@ -264,9 +297,11 @@ impl<M: Machine> Engine<M> {
 
     /// A session with `peer` begins.
     pub fn on_connected(&mut self, peer: NodeId) {
+        self.quiet_at = None;
         let _entered = self.host.enter();
         self.net.connect(peer);
-        self.incoming.remove(&peer);
+        self.interrupt_incoming(peer);
+        self.doubts.forget(peer);
         if let Some(raft) = self.raft() {
             self.host.spawn(async move {
                 // A stopped Raft shows in its metrics.
@@ -277,25 +312,26 @@ impl<M: Machine> Engine<M> {
 
     /// The session with `peer` ended.
     pub fn on_disconnected(&mut self, peer: NodeId) {
+        self.quiet_at = None;
         let _entered = self.host.enter();
         self.net.disconnect(peer);
-        self.incoming.remove(&peer);
+        self.interrupt_incoming(peer);
+        self.doubts.forget(peer);
     }
 
-    /// The write `write` is durable; `snapshot` holds the bytes if it was a snapshot's.
-    pub fn on_persisted(&mut self, write: WriteId, snapshot: Option<Bytes>) {
+    /// The write `write` is durable.
+    pub fn on_persisted(&mut self, write: WriteId) {
+        self.quiet_at = None;
         let _entered = self.host.enter();
-        match snapshot {
-            Some(data) => self.machine.on_persisted(write, data),
-            None => self.store.on_persisted(write),
-        };
         // What is not waited for any more was given up when Raft was restarted.
+        self.store.on_persisted(write);
     }
 
     /// Proposes a command; [`Effect::Proposed`] tells its fate.
     pub fn propose(&mut self, id: CommandId, payload: Bytes) {
+        self.quiet_at = None;
         let _entered = self.host.enter();
-        let refused = self.refuse_as_leader();
+        let refused = self.refuse_as_leader().or_else(|| self.refuse_as_full());
         let result = match (&self.run, refused) {
             (_, Some(error)) => Err(error),
             (Run::On { proposals, .. }, None) => {
@@ -310,11 +346,15 @@ impl<M: Machine> Engine<M> {
 
     /// Asks for the index from which a linearizable read may be answered.
     pub fn read_index(&mut self, id: u64) {
+        self.quiet_at = None;
         match self.refuse_as_leader() {
             Some(error) => {
                 let leader = match error {
                     ProposeError::NotLeader { leader } => leader,
-                    ProposeError::LeaseExpired | ProposeError::Busy | ProposeError::Unknown => None,
+                    ProposeError::LeaseExpired
+                    | ProposeError::Busy
+                    | ProposeError::LogFull
+                    | ProposeError::Unknown => None,
                 };
                 self.effects.push(Effect::ReadIndex { id, result: Err(NotLeader { leader }) });
             }
@@ -324,6 +364,7 @@ impl<M: Machine> Engine<M> {
 
     /// Founds the cluster. Only one member may ever do it, and only once.
     pub fn initialize(&mut self, members: BTreeMap<NodeId, Peer>) {
+        self.quiet_at = None;
         let Some(raft) = self.raft() else { return };
         let _entered = self.host.enter();
         let effects = self.effects.clone();
@@ -352,7 +393,8 @@ impl<M: Machine> Engine<M> {
         self.change(Change::RemoveLearner(id), members, Removed::StayLearners);
     }
 
-    fn change(&self, change: Change, members: ChangeMembers<NodeId, Peer>, removed: Removed) {
+    fn change(&mut self, change: Change, members: ChangeMembers<NodeId, Peer>, removed: Removed) {
+        self.quiet_at = None;
         let Some(raft) = self.raft() else { return };
         let _entered = self.host.enter();
         let effects = self.effects.clone();
@@ -369,6 +411,9 @@ impl<M: Machine> Engine<M> {
         if matches!(self.run, Run::Halted) {
             return;
         }
+        if self.quiet_at == Some(now) {
+            return;
+        }
         let host = self.host.clone();
         let _entered = host.enter();
         self.now = self.now.max(now);
@@ -382,8 +427,9 @@ impl<M: Machine> Engine<M> {
         self.settle();
         self.keep_up();
         self.settle();
+        self.weigh_doubt();
         if let Some((write, records)) = self.store.flush() {
-            self.effects.push(Effect::Persist { write, records, snapshot: None });
+            self.effects.push(Effect::Persist { write, records });
         }
         for (peer, reason) in self.net.take_rejected() {
             self.effects.push(Effect::Rejected { peer, reason });
@@ -394,6 +440,7 @@ impl<M: Machine> Engine<M> {
         if !is_same {
             self.effects.push(Effect::StatusChanged);
         }
+        self.quiet_at = Some(now);
     }
 
     /// The next effect; to be drained to `None` after every [`Engine::run`].
@@ -403,6 +450,9 @@ impl<M: Machine> Engine<M> {
         }
         if matches!(self.run, Run::Halted) {
             return None;
+        }
+        if let Some((id, task)) = self.net.poll_task() {
+            return Some(Effect::Snapshot { id, task });
         }
         let (peer, message) = self.net.poll_send()?;
         Some(Effect::Send { peer, message })
@@ -424,6 +474,11 @@ impl<M: Machine> Engine<M> {
     /// The replicated state as of [`Status::applied`].
     pub fn machine(&self) -> M {
         self.machine.machine()
+    }
+
+    /// What `read` finds in the replicated state, without a clone of it.
+    pub fn read_machine<T>(&self, read: impl FnOnce(&M) -> T) -> T {
+        self.machine.read(read)
     }
 
     /// A hash over every random number drawn so far, for checks of determinism.
@@ -471,6 +526,13 @@ impl<M: Machine> Engine<M> {
         } else {
             Some(ProposeError::NotLeader { leader: self.status.leader })
         }
+    }
+
+    /// Why this leader takes no more into its log.
+    fn refuse_as_full(&self) -> Option<ProposeError> {
+        let covered = self.machine.snapshot_file().map(|file| file.index);
+        let is_full = self.store.bytes_above(covered) >= self.config.log.bytes_max;
+        is_full.then_some(ProposeError::LogFull)
     }
 
     /// One round of the ReadIndex protocol serves all reads of a turn.
@@ -530,7 +592,7 @@ fn recover_snapshot<M: Machine>(
     let damaged = |error: DecodeError| BootError::Snapshot(error.to_string());
     let meta: SnapshotMeta = decode("snapshot meta", &found.meta).map_err(damaged)?;
     let state = M::restore(&found.data).map_err(damaged)?;
-    let snapshot = Snapshot { meta: meta.clone(), snapshot: found.data.clone() };
+    let snapshot = Snapshot { meta: meta.clone(), snapshot: found.file };
     Ok(Some((snapshot, (meta, state))))
 }
 

@@ -6,7 +6,7 @@
 //!
 //! **Left out on purpose**: retries and backoff, which are openraft's.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -24,22 +24,22 @@ use openraft::raft::{
     StreamAppendResult, TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse,
     VoteRequest, VoteResponse,
 };
-use openraft::rt::{AsyncRuntime, Instant as _, MpscReceiver as _, OneshotSender as _, Select2};
+use openraft::rt::{AsyncRuntime, Instant as _, OneshotSender as _, Select2};
 use openraft::{OptionalSend, base};
 
 use super::channels::{lock, mpsc, oneshot};
+use super::doubt::Trust;
 use super::message::{Appended, Ballot, Message, RpcId, TransferRefused};
 use super::peers::Inadmissible;
 use super::runtime::{Host, Instant};
+use super::sending::{Progress, Sending};
+use super::snapshots::{SnapshotTask, TaskId, TaskIds};
 use super::types::{LogId, Peer, Snapshot, TypeConfig, Vote};
+use crate::codec::snapshot::SnapshotFile;
 use crate::id::NodeId;
 
 /// How many appends to one follower may be without an answer.
 pub(crate) const APPEND_WINDOW: usize = 16;
-/// How many bytes of a snapshot go into one message.
-pub(crate) const CHUNK_BYTES: usize = 256 * 1024;
-/// How many chunks of a snapshot may be without an acknowledgement.
-const CHUNK_WINDOW: u64 = 4;
 
 type C = TypeConfig;
 
@@ -49,6 +49,7 @@ pub(crate) struct Net {
     inner: Arc<Mutex<Inner>>,
     me: NodeId,
     limits: Limits,
+    ids: TaskIds,
 }
 
 /// How long to wait for peers.
@@ -56,7 +57,7 @@ pub(crate) struct Net {
 pub(crate) struct Limits {
     /// For the answer to an append.
     pub(crate) append: Duration,
-    /// For any progress of a snapshot.
+    /// For any word of a follower about a snapshot.
     pub(crate) snapshot: Duration,
 }
 
@@ -66,9 +67,18 @@ struct Inner {
     next_session: u64,
     next_rpc: u64,
     waiting: BTreeMap<(NodeId, RpcId), oneshot::Sender<Reply>>,
-    snapshots: BTreeMap<(NodeId, RpcId), mpsc::Sender<Progress>>,
+    /// The snapshots that are being sent.
+    snapshots: BTreeMap<(NodeId, RpcId), Transfer>,
+    /// The chunks that are being read, and for which transfer.
+    reads: BTreeMap<TaskId, (NodeId, RpcId)>,
+    /// What is to be done with snapshot files.
+    tasks: VecDeque<(TaskId, SnapshotTask)>,
+    /// A snapshot that a follower could not use, or that could not be read.
+    suspect: Option<SnapshotFile>,
     /// How far each follower has confirmed this node's log, under which vote.
     matched: BTreeMap<NodeId, (Vote, LogId)>,
+    /// Followers in doubt about their logs: they may have lost what they confirmed.
+    reverting: BTreeSet<NodeId>,
     outbox: VecDeque<(NodeId, Message)>,
     rejected: Vec<(NodeId, Inadmissible)>,
 }
@@ -79,14 +89,14 @@ enum Reply {
     Appended(Appended),
 }
 
-enum Progress {
-    Received(u64),
-    Done(Option<Vote>),
+struct Transfer {
+    file: SnapshotFile,
+    progress: mpsc::Sender<Progress>,
 }
 
 impl Net {
     /// A network without sessions. `first_rpc` is drawn, so that ids differ from life to life.
-    pub(crate) fn new(me: NodeId, first_rpc: u64, limits: Limits) -> Self {
+    pub(crate) fn new(me: NodeId, first_rpc: u64, limits: Limits, ids: TaskIds) -> Self {
         let inner = Inner {
             sessions: BTreeMap::new(),
             next_session: 1,
@@ -94,11 +104,15 @@ impl Net {
             next_rpc: first_rpc >> 8,
             waiting: BTreeMap::new(),
             snapshots: BTreeMap::new(),
+            reads: BTreeMap::new(),
+            tasks: VecDeque::new(),
+            suspect: None,
             matched: BTreeMap::new(),
+            reverting: BTreeSet::new(),
             outbox: VecDeque::new(),
             rejected: Vec::new(),
         };
-        Self { inner: Arc::new(Mutex::new(inner)), me, limits }
+        Self { inner: Arc::new(Mutex::new(inner)), me, limits, ids }
     }
 
     /// A session with `peer` begins.
@@ -115,6 +129,7 @@ impl Net {
         let (waiting, snapshots) = {
             let mut inner = lock(&self.inner);
             inner.sessions.remove(&peer);
+            inner.reverting.remove(&peer);
             inner.outbox.retain(|(to, _)| *to != peer);
             (take_of(&mut inner.waiting, peer), take_of(&mut inner.snapshots, peer))
         };
@@ -183,11 +198,85 @@ impl Net {
     }
 
     fn on_snapshot(&self, peer: NodeId, rpc: RpcId, progress: Progress) {
-        let sender = lock(&self.inner).snapshots.get(&(peer, rpc)).cloned();
+        let inner = lock(&self.inner);
+        let sender = inner.snapshots.get(&(peer, rpc)).map(|transfer| transfer.progress.clone());
+        drop(inner);
         if let Some(sender) = sender {
             // A peer that acknowledges more than was sent has its surplus dropped.
             drop(sender.try_send(progress));
         }
+    }
+
+    /// A chunk of a snapshot was read. Says whether anybody had asked for it.
+    pub(crate) fn on_snapshot_read(&self, task: TaskId, data: Option<Bytes>) -> bool {
+        let reader = lock(&self.inner).reads.remove(&task);
+        if let Some((peer, rpc)) = reader {
+            self.on_snapshot(peer, rpc, Progress::Read(data));
+        }
+        reader.is_some()
+    }
+
+    /// The next task with snapshot files.
+    pub(crate) fn poll_task(&self) -> Option<(TaskId, SnapshotTask)> {
+        lock(&self.inner).tasks.pop_front()
+    }
+
+    /// A snapshot that a follower could not use, or that could not be read, once.
+    pub(crate) fn take_suspect(&self) -> Option<SnapshotFile> {
+        lock(&self.inner).suspect.take()
+    }
+
+    /// Notes that something may be wrong with `file` on disk.
+    pub(crate) fn suspect(&self, file: SnapshotFile) {
+        lock(&self.inner).suspect = Some(file);
+    }
+
+    /// Begins to send a snapshot, with a message; `progress` hears of it from here on.
+    pub(crate) fn begin_transfer(
+        &self,
+        peer: NodeId,
+        file: SnapshotFile,
+        progress: mpsc::Sender<Progress>,
+        make: impl FnOnce(RpcId) -> Message,
+    ) -> Result<(u64, RpcId), Unreachable<C>> {
+        let mut inner = lock(&self.inner);
+        let Some(&session) = inner.sessions.get(&peer) else {
+            return Err(no_session());
+        };
+        let rpc = RpcId(inner.next_rpc);
+        inner.next_rpc += 1;
+        inner.snapshots.insert((peer, rpc), Transfer { file, progress });
+        inner.outbox.push_back((peer, make(rpc)));
+        Ok((session, rpc))
+    }
+
+    /// Has a chunk read for a transfer.
+    pub(crate) fn read_for(&self, transfer: (NodeId, RpcId), task: SnapshotTask) {
+        let id = self.ids.draw();
+        let mut inner = lock(&self.inner);
+        inner.reads.insert(id, transfer);
+        inner.tasks.push_back((id, task));
+    }
+
+    /// Ends the sending of `file`, which is closed if nobody else reads it.
+    pub(crate) fn end_transfer(&self, transfer: (NodeId, RpcId), file: SnapshotFile) {
+        let id = self.ids.draw();
+        let mut inner = lock(&self.inner);
+        let ended = inner.snapshots.remove(&transfer);
+        inner.reads.retain(|_, reader| *reader != transfer);
+        if inner.snapshots.values().all(|other| other.file != file) {
+            inner.tasks.push_back((id, SnapshotTask::Close { file }));
+        }
+        drop(inner);
+        drop(ended);
+    }
+
+    pub(crate) fn me(&self) -> NodeId {
+        self.me
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        self.limits
     }
 
     /// Notes that `peer` has confirmed everything up to `last` to the leader of `vote`.
@@ -197,6 +286,18 @@ impl Net {
         let known = inner.matched.entry(peer).or_insert((vote, last));
         if known.0 != vote || known.1 < last {
             *known = (vote, last);
+        }
+    }
+
+    /// Whether `peer` may turn out to hold less than it confirmed.
+    pub(crate) fn allow_reversion(&self, peer: NodeId, trust: Trust) {
+        let mut inner = lock(&self.inner);
+        match trust {
+            Trust::InDoubt => {
+                inner.matched.remove(&peer);
+                inner.reverting.insert(peer);
+            }
+            Trust::Sure => drop(inner.reverting.remove(&peer)),
         }
     }
 
@@ -262,7 +363,7 @@ fn take_of<V>(map: &mut BTreeMap<(NodeId, RpcId), V>, peer: NodeId) -> Vec<V> {
     keys.iter().filter_map(|key| map.remove(key)).collect()
 }
 
-fn no_session() -> Unreachable<C> {
+pub(crate) fn no_session() -> Unreachable<C> {
     Unreachable::from_string("there is no session with the peer")
 }
 
@@ -324,7 +425,7 @@ impl Link {
 }
 
 impl RaftNetworkV2<C> for Link {
-    type SnapshotData = Bytes;
+    type SnapshotData = SnapshotFile;
 
     /// One request of its own; openraft uses the stream instead.
     async fn append_entries(
@@ -476,12 +577,14 @@ where
                 Ok(Ok(request.last))
             }
             Appended::Conflict => {
-                let known = lock(&net.inner).matched.get(&peer).copied();
+                let (known, is_reverting) = {
+                    let inner = lock(&net.inner);
+                    (inner.matched.get(&peer).copied(), inner.reverting.contains(&peer))
+                };
+                // A heartbeat names only what the follower has confirmed, lately or long ago.
+                let may_conflict = self.link.kind == Kind::Log || is_reverting;
                 match request.prev {
-                    // A heartbeat names only what the follower has confirmed.
-                    Some(prev)
-                        if self.link.kind == Kind::Log && !is_known(known, request.vote, prev) =>
-                    {
+                    Some(prev) if may_conflict && !is_known(known, request.vote, prev) => {
                         Ok(Err(StreamAppendError::Conflict(prev)))
                     }
                     Some(_) | None => {
@@ -569,85 +672,5 @@ where
 impl<S> Drop for Appends<'_, S> {
     fn drop(&mut self) {
         self.abandon();
-    }
-}
-
-/// A snapshot on its way to a follower.
-struct Sending {
-    net: Net,
-    session: u64,
-    peer: NodeId,
-    rpc: RpcId,
-    data: Bytes,
-    sent: u64,
-    progress: mpsc::Receiver<Progress>,
-}
-
-impl Sending {
-    fn begin(
-        net: &Net,
-        peer: NodeId,
-        vote: Vote,
-        snapshot: Snapshot,
-    ) -> Result<Self, Unreachable<C>> {
-        let Snapshot { meta, snapshot: data } = snapshot;
-        // Each chunk is acknowledged once, and there is one end.
-        let capacity = data.len() / CHUNK_BYTES + 4;
-        let (tx, progress) = mpsc::channel(capacity);
-        let (len, crc) = (data.len() as u64, crc32c::crc32c(&data));
-        let mut inner = lock(&net.inner);
-        let Some(&session) = inner.sessions.get(&peer) else {
-            return Err(no_session());
-        };
-        let rpc = RpcId(inner.next_rpc);
-        inner.next_rpc += 1;
-        inner.snapshots.insert((peer, rpc), tx);
-        inner.outbox.push_back((peer, Message::SnapshotBegin { rpc, vote, meta, len, crc }));
-        drop(inner);
-        Ok(Self { net: net.clone(), session, peer, rpc, data, sent: 0, progress })
-    }
-
-    async fn run(mut self) -> Result<SnapshotResponse<C>, StreamingError<C>> {
-        let len = self.data.len() as u64;
-        let mut received = 0;
-        loop {
-            while self.sent < len && self.sent - received < CHUNK_WINDOW * CHUNK_BYTES as u64 {
-                self.send_chunk();
-            }
-            let limit = self.net.limits.snapshot;
-            let progress = match Host::timeout(limit, self.progress.recv()).await {
-                Ok(Some(progress)) => progress,
-                Ok(None) => return Err(no_session().into()),
-                Err(_) => {
-                    let action = RPCTypes::InstallSnapshot;
-                    let (id, target) = (self.net.me, self.peer);
-                    return Err(Timeout { action, id, target, timeout: limit }.into());
-                }
-            };
-            match progress {
-                Progress::Received(upto) => received = upto.clamp(received, self.sent),
-                Progress::Done(Some(vote)) => return Ok(SnapshotResponse::new(vote)),
-                Progress::Done(None) => {
-                    let reason = "the follower could not use the snapshot";
-                    return Err(NetworkError::from_string(reason).into());
-                }
-            }
-        }
-    }
-
-    fn send_chunk(&mut self) {
-        let start = usize::try_from(self.sent).expect("no more is sent than lies in memory");
-        let end = (start + CHUNK_BYTES).min(self.data.len());
-        let data = self.data.slice(start..end);
-        let message = Message::SnapshotChunk { rpc: self.rpc, offset: self.sent, data };
-        self.sent = end as u64;
-        self.net.send_in(self.session, self.peer, message);
-    }
-}
-
-impl Drop for Sending {
-    fn drop(&mut self) {
-        let sender = lock(&self.net.inner).snapshots.remove(&(self.peer, self.rpc));
-        drop(sender);
     }
 }

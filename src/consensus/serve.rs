@@ -3,7 +3,6 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, TransferLeaderError, TransferLeaderRequest,
     VoteRequest, VoteResponse,
@@ -13,10 +12,11 @@ use super::effect::Effect;
 use super::engine::{Engine, Raft};
 use super::machine::Machine;
 use super::message::{Appended, Ballot, Message, RpcId, TransferRefused};
-use super::network::{CHUNK_BYTES, NetReply};
+use super::network::NetReply;
 use super::peers::{Inadmissible, View};
+use super::receiving::Announced;
 use super::store::Known;
-use super::types::{LogId, Snapshot, SnapshotMeta, TypeConfig, Vote};
+use super::types::{LogId, TypeConfig, Vote};
 use crate::id::NodeId;
 
 /// How many requests of one peer may be under way: more than its own windows allow.
@@ -25,20 +25,11 @@ const SERVING_MAX: usize = 256;
 /// How many requests may wait for a vote to be durable.
 const HELD_MAX: usize = 4_096;
 
-/// A snapshot that is coming in.
-pub(crate) struct Incoming {
-    rpc: RpcId,
-    vote: Vote,
-    meta: SnapshotMeta,
-    len: u64,
-    crc: u32,
-    data: Vec<u8>,
-}
-
 impl<M: Machine> Engine<M> {
     /// A message came in the session with `peer`. One that no correct peer can send is dropped
     /// with [`Effect::Rejected`].
     pub fn on_message(&mut self, peer: NodeId, message: Message) {
+        self.quiet_at = None;
         let host = self.host.clone();
         let _entered = host.enter();
         let Some(raft) = self.raft() else { return };
@@ -58,8 +49,13 @@ impl<M: Machine> Engine<M> {
         self.let_in(peer, session, message, raft)
     }
 
-    /// Keeps a request until openraft can work it off: only then can the next be judged.
+    /// Keeps a request until openraft can work it off: only then can the next be judged. A full
+    /// disk may take hours: what comes meanwhile goes unanswered, and its sender asks again.
     fn hold(&mut self, peer: NodeId, session: u64, message: Message) -> Result<(), Inadmissible> {
+        if self.is_disk_full() {
+            self.held.clear();
+            return Ok(());
+        }
         if self.held.len() >= HELD_MAX {
             return Err(Inadmissible::TooManyRequests);
         }
@@ -94,6 +90,10 @@ impl<M: Machine> Engine<M> {
         raft: Raft<M>,
     ) -> Result<(), Inadmissible> {
         self.admit(peer, &message)?;
+        if let Some(refusal) = self.refuse_in_doubt(&message) {
+            self.net.send_in(session, peer, refusal);
+            return Ok(());
+        }
         self.turn.is_dirty = true;
         match message {
             Message::Vote { rpc, ballot, vote, last, transfer } => {
@@ -129,11 +129,11 @@ impl<M: Machine> Engine<M> {
                 })
             }
             Message::SnapshotBegin { rpc, vote, meta, len, crc } => {
-                let incoming = Incoming { rpc, vote, meta, len, crc, data: Vec::new() };
-                self.on_snapshot_begin(peer, session, incoming)
+                let announced = Announced { rpc, vote, meta, len, crc };
+                self.on_snapshot_begin(peer, session, announced, raft)
             }
             Message::SnapshotChunk { rpc, offset, data } => {
-                self.on_snapshot_chunk(peer, session, rpc, offset, &data)
+                self.on_snapshot_chunk(peer, rpc, offset, data)
             }
             Message::VoteReply { rpc, vote, granted, last } => {
                 let response = VoteResponse::new(vote, last, granted);
@@ -187,7 +187,7 @@ impl<M: Machine> Engine<M> {
         }
     }
 
-    fn admit(&self, peer: NodeId, message: &Message) -> Result<(), Inadmissible> {
+    pub(crate) fn admit(&self, peer: NodeId, message: &Message) -> Result<(), Inadmissible> {
         let committed = self.metrics().and_then(|metrics| metrics.local_committed);
         let floor = committed.map(|committed| committed.index).max(self.turn.commit);
         let view = View {
@@ -225,14 +225,14 @@ impl<M: Machine> Engine<M> {
     }
 
     /// Notes that the leader of `vote` lives, unless a later one is known.
-    fn heard(&mut self, peer: NodeId, vote: Vote) {
+    pub(crate) fn heard(&mut self, peer: NodeId, vote: Vote) {
         if self.store.vote().is_none_or(|known| vote >= known) {
             self.heard = Some((peer, self.now));
         }
     }
 
     /// Runs `reply` and sends what it gives, in this session only.
-    fn serve(
+    pub(crate) fn serve(
         &mut self,
         peer: NodeId,
         session: u64,
@@ -263,6 +263,7 @@ impl<M: Machine> Engine<M> {
         (rpc, vote, prev, commit): (RpcId, Vote, Option<LogId>, Option<LogId>),
     ) -> Result<(), Inadmissible> {
         self.heard(peer, vote);
+        self.doubts.note_heartbeat(vote, prev, commit);
         self.note_agreed(vote, prev, prev);
         self.note_commit(commit);
         let is_followed = self.store.vote() == Some(vote);
@@ -286,85 +287,6 @@ impl<M: Machine> Engine<M> {
         self.serve(peer, session, async move {
             let outcome = reply.await?;
             (!is_answered).then_some(Message::HeartbeatReply { rpc, outcome })
-        })
-    }
-
-    fn on_snapshot_begin(
-        &mut self,
-        peer: NodeId,
-        session: u64,
-        incoming: Incoming,
-    ) -> Result<(), Inadmissible> {
-        if incoming.len > self.config.snapshot_bytes_max {
-            return Err(Inadmissible::BadChunk);
-        }
-        self.heard(peer, incoming.vote);
-        if incoming.len == 0 {
-            return self.on_snapshot_whole(peer, session, incoming);
-        }
-        self.incoming.insert(peer, incoming);
-        Ok(())
-    }
-
-    fn on_snapshot_chunk(
-        &mut self,
-        peer: NodeId,
-        session: u64,
-        rpc: RpcId,
-        offset: u64,
-        data: &Bytes,
-    ) -> Result<(), Inadmissible> {
-        let Some(incoming) = self.incoming.get_mut(&peer).filter(|known| known.rpc == rpc) else {
-            // Its sender gave it up, or began another.
-            return Ok(());
-        };
-        let received = incoming.data.len() as u64;
-        let rest = incoming.len - received;
-        let fits = offset == received
-            && !data.is_empty()
-            && data.len() <= CHUNK_BYTES
-            && data.len() as u64 <= rest;
-        if !fits {
-            self.incoming.remove(&peer);
-            return Err(Inadmissible::BadChunk);
-        }
-        incoming.data.extend_from_slice(data);
-        let received = received + data.len() as u64;
-        let is_whole = received == incoming.len;
-        self.net.send_in(session, peer, Message::SnapshotAck { rpc, received });
-        match is_whole.then(|| self.incoming.remove(&peer)).flatten() {
-            Some(whole) => self.on_snapshot_whole(peer, session, whole),
-            None => Ok(()),
-        }
-    }
-
-    fn on_snapshot_whole(
-        &mut self,
-        peer: NodeId,
-        session: u64,
-        incoming: Incoming,
-    ) -> Result<(), Inadmissible> {
-        let Some(raft) = self.raft() else { return Ok(()) };
-        let Incoming { rpc, vote, meta, len, crc, data } = incoming;
-        // Much may have been committed while it came.
-        self.settle();
-        let begin = Message::SnapshotBegin { rpc, vote, meta, len, crc };
-        self.admit(peer, &begin)?;
-        let Message::SnapshotBegin { meta, .. } = begin else {
-            return Ok(());
-        };
-        let state = if crc32c::crc32c(&data) == crc { M::restore(&data).ok() } else { None };
-        let Some(state) = state else {
-            let reply = Message::SnapshotReply { rpc, installed: None };
-            self.net.send_in(session, peer, reply);
-            return Err(Inadmissible::DamagedSnapshot);
-        };
-        self.machine.keep_decoded(meta.clone(), state);
-        self.turn.is_dirty = true;
-        let snapshot = Snapshot { meta, snapshot: Bytes::from(data) };
-        self.serve(peer, session, async move {
-            let response = raft.install_full_snapshot(vote, snapshot).await.ok()?;
-            Some(Message::SnapshotReply { rpc, installed: Some(response.vote) })
         })
     }
 }

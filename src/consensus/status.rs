@@ -1,8 +1,10 @@
 //! What an engine shows of itself.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::types::Peer;
+use crate::codec::record::Doubt;
 use crate::id::{LogIndex, NodeId, Term};
 use crate::time::Mono;
 
@@ -20,7 +22,7 @@ pub enum Role {
     Learner,
 }
 
-/// How an engine stands.
+/// How an engine stands. What it says of members is shared by all statuses between two changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
     /// What it is.
@@ -31,11 +33,11 @@ pub struct Status {
     /// answered within the lease, a follower names it only while it was heard within the lease.
     pub leader: Option<NodeId>,
     /// Who votes; in a joint membership, in either half. Empty before the cluster is founded.
-    pub voters: BTreeSet<NodeId>,
+    pub voters: Arc<BTreeSet<NodeId>>,
     /// Who learns.
-    pub learners: BTreeSet<NodeId>,
+    pub learners: Arc<BTreeSet<NodeId>>,
     /// What Raft knows of voters and learners.
-    pub members: BTreeMap<NodeId, Peer>,
+    pub members: Arc<BTreeMap<NodeId, Peer>>,
     /// Whether a change of voters is under way.
     pub is_joint: bool,
     /// Whether the membership is committed.
@@ -58,6 +60,9 @@ pub struct Status {
     pub log_bytes: u64,
     /// Whether nothing, not even a vote, was ever written.
     pub is_fresh: bool,
+    /// What a cut of the log has put in doubt. While there is something, this server neither votes
+    /// nor campaigns.
+    pub doubt: Option<Doubt>,
 }
 
 /// How a follower or learner stands, as its leader knows it.
@@ -82,5 +87,6 @@ impl Status {
             && self.is_joint == other.is_joint
             && self.is_settled == other.is_settled
             && self.is_fresh == other.is_fresh
+            && self.doubt == other.doubt
     }
 }

@@ -22,7 +22,7 @@ use openraft::{OptionalSend, rt};
 use super::channels::{lock, oneshot};
 use super::runtime::Instant;
 use super::types::{Entry, LogId, TypeConfig, Vote, index_of, term_of};
-use crate::codec::record::{Record, Recovered};
+use crate::codec::record::{Doubt, Record, Recovered};
 use crate::codec::{DecodeError, decode, encode};
 use crate::id::{LogIndex, WriteId};
 use crate::time::Mono;
@@ -40,18 +40,19 @@ struct Inner {
     purged: Option<LogId>,
     entries: VecDeque<Stored>,
     bytes: u64,
-    /// Bytes of all entries ever appended in this life.
-    appended: u64,
     batch_bytes: u64,
     open: Group,
     under_way: Option<(WriteId, Group)>,
     next_write: u64,
     sync: Sync,
+    doubt: Option<Doubt>,
 }
 
 struct Stored {
     entry: Entry,
     bytes: u64,
+    /// The bytes of all entries up to and with this one, counted from some point below.
+    end: u64,
 }
 
 /// When writes count as durable.
@@ -70,6 +71,7 @@ struct Group {
     waiting: Vec<IOFlushed<TypeConfig>>,
     since: Instant,
     has_vote: bool,
+    settles: bool,
 }
 
 /// Why what was found on disk cannot be a log.
@@ -109,12 +111,12 @@ impl LogStore {
             purged,
             entries: VecDeque::with_capacity(recovered.entries.len()),
             bytes: 0,
-            appended: 0,
             batch_bytes,
             open: Group::default(),
             under_way: None,
             next_write: 1,
             sync,
+            doubt: recovered.doubt,
         };
         let first = inner.first_index();
         for (index, term, body) in &recovered.entries {
@@ -157,7 +159,12 @@ impl LogStore {
         let waiting = {
             let mut inner = lock(&self.inner);
             match inner.under_way.take() {
-                Some((id, group)) if id == write => group.waiting,
+                Some((id, group)) if id == write => {
+                    if group.settles {
+                        inner.doubt = None;
+                    }
+                    group.waiting
+                }
                 other => {
                     inner.under_way = other;
                     return false;
@@ -170,9 +177,16 @@ impl LogStore {
         true
     }
 
-    /// A new id for a write outside the log's groups.
-    pub(crate) fn draw_write(&self) -> WriteId {
-        lock(&self.inner).draw_write()
+    /// What a cut has put in doubt, until the end of that is durable.
+    pub(crate) fn doubt(&self) -> Option<Doubt> {
+        lock(&self.inner).doubt
+    }
+
+    /// Has it noted that the doubt is over.
+    pub(crate) fn settle(&self) {
+        let mut inner = lock(&self.inner);
+        inner.record(Record::Settled);
+        inner.open.settles = true;
     }
 
     /// Since when the oldest write has not been durable.
@@ -211,21 +225,32 @@ impl LogStore {
         lock(&self.inner).vote
     }
 
+    /// The last entry, kept or purged.
+    pub(crate) fn last(&self) -> Option<LogId> {
+        let inner = lock(&self.inner);
+        inner.entries.back().map(|stored| stored.entry.log_id).or(inner.purged)
+    }
+
     /// The bytes of the entries that are kept.
     pub(crate) fn bytes(&self) -> u64 {
         lock(&self.inner).bytes
     }
 
-    /// The bytes of all entries appended in this life.
-    pub(crate) fn appended(&self) -> u64 {
-        lock(&self.inner).appended
+    /// How many entries are kept.
+    pub(crate) fn len(&self) -> u64 {
+        lock(&self.inner).entries.len() as u64
     }
 
-    /// The bytes of the entries up to and with `index`.
-    pub(crate) fn bytes_through(&self, index: LogIndex) -> u64 {
+    /// The bytes of the entries above `index`, or of all.
+    pub(crate) fn bytes_above(&self, index: Option<LogIndex>) -> u64 {
         let inner = lock(&self.inner);
-        let covered = inner.slice(&(0..=index.0)).1;
-        inner.entries.range(..covered).map(|stored| stored.bytes).sum()
+        let end = inner.entries.back().map_or(0, |stored| stored.end);
+        let Some(LogIndex(index)) = index else { return inner.bytes };
+        match inner.get(index) {
+            Some(stored) => end - stored.end,
+            None if index < inner.first_index() => inner.bytes,
+            None => 0,
+        }
     }
 
     /// What the log says about position `index`.
@@ -292,8 +317,8 @@ impl Inner {
 
     fn push(&mut self, entry: Entry, bytes: u64) {
         self.bytes += bytes;
-        self.appended += bytes;
-        self.entries.push_back(Stored { entry, bytes });
+        let end = self.entries.back().map_or(0, |last| last.end) + bytes;
+        self.entries.push_back(Stored { entry, bytes, end });
     }
 
     fn draw_write(&mut self) -> WriteId {

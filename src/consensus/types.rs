@@ -9,6 +9,7 @@ use openraft::{OptionalSend, RaftTypeConfig};
 use serde::{Deserialize, Serialize};
 
 use super::runtime::Host;
+use crate::codec::snapshot::SnapshotFile;
 use crate::id::{LogIndex, NodeId, Term};
 
 /// What Raft knows of a member besides its id.
@@ -78,8 +79,8 @@ pub type SnapshotMeta = openraft::SnapshotMeta<CommittedLeaderId, NodeId, Peer>;
 pub(crate) type StoredMembership = openraft::StoredMembership<CommittedLeaderId, NodeId, Peer>;
 /// Who votes and who learns.
 pub(crate) type Membership = openraft::Membership<NodeId, Peer>;
-/// A snapshot with its data.
-pub(crate) type Snapshot = openraft::Snapshot<CommittedLeaderId, NodeId, Peer, Bytes>;
+/// A snapshot with its file.
+pub(crate) type Snapshot = openraft::Snapshot<CommittedLeaderId, NodeId, Peer, SnapshotFile>;
 
 /// The index of a log id.
 pub(crate) fn index_of(id: &LogId) -> LogIndex {

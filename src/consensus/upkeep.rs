@@ -1,11 +1,12 @@
 //! What an engine does by itself: snapshots, purges, handovers, unfinished changes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::{ChangeMembers, RaftMetrics, ServerState};
 
 use super::effect::{Effect, NotLeader, TransferError};
-use super::engine::{Engine, Run};
+use super::engine::{Engine, LogBounds, Run};
 use super::machine::Machine;
 use super::status::{Follower, Role, Status};
 use super::types::{LogId, TypeConfig, index_of};
@@ -19,26 +20,30 @@ const TRANSFER_ACK_MAX: Duration = Duration::from_secs(1);
 /// How long to wait before something that failed is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// The log is purged when it is over what is to be kept by this part of it.
+const PURGE_PART: u64 = 16;
+/// How long to wait before another snapshot is taken because the last one may be damaged.
+const REWRITE_AFTER: Duration = Duration::from_secs(10);
+
 /// What the upkeep remembers between turns.
 #[derive(Debug, Default)]
 pub(crate) struct Upkeep {
-    /// How much log had come when the last snapshot was asked for.
-    appended_at_snapshot: u64,
+    /// What the snapshot covered beyond which the last one was asked for.
+    asked_beyond: Option<Option<LogIndex>>,
+    /// When one may be asked for beyond the same again.
+    next_snapshot: Mono,
     /// Up to where a purge was asked for.
     purged_upto: Option<u64>,
     /// A handover that is under way: in which term, and until when it must be done.
     transfer: Option<(Term, Mono)>,
     /// When a handover for a slow disk may next be tried.
     next_handover: Mono,
+    /// When a snapshot may next be taken because the current one may be damaged.
+    next_rewrite: Mono,
+    /// Whether the disk is full, which its owner deals with.
+    is_disk_full: bool,
     /// When finishing a joint membership may next be tried.
     next_flatten: Mono,
-}
-
-impl Upkeep {
-    /// At boot: the last snapshot covers `covered` bytes of the log.
-    pub(crate) fn new(covered: u64) -> Self {
-        Self { appended_at_snapshot: covered, ..Self::default() }
-    }
 }
 
 impl<M: Machine> Engine<M> {
@@ -59,14 +64,36 @@ impl<M: Machine> Engine<M> {
         if !self.is_reachable(to) {
             return Err(TransferError::NotReachable);
         }
+        if self.doubts.is_in_doubt(to) {
+            return Err(TransferError::InDoubt);
+        }
         let deadline = self.now + self.config.lease() * 2;
         self.upkeep.transfer = Some((self.status.term, deadline));
+        self.quiet_at = None;
         let _entered = self.host.enter();
         self.host.spawn(async move {
             // A stopped Raft shows in its metrics.
             drop(raft.trigger().transfer_leader(to).await);
         });
         Ok(())
+    }
+
+    /// The disk is full. Writes wait, and it is for the owner to say who takes over: without this
+    /// node's vote, which cannot be written, perhaps nobody can.
+    pub fn on_disk_full(&mut self) {
+        self.quiet_at = None;
+        self.upkeep.is_disk_full = true;
+    }
+
+    /// There is space on the disk again.
+    pub fn on_disk_free(&mut self) {
+        self.quiet_at = None;
+        self.upkeep.is_disk_full = false;
+    }
+
+    /// Whether what has to wait for the disk has to wait for a person.
+    pub(crate) fn is_disk_full(&self) -> bool {
+        self.upkeep.is_disk_full
     }
 
     fn is_reachable(&self, peer: NodeId) -> bool {
@@ -91,13 +118,27 @@ impl<M: Machine> Engine<M> {
     }
 
     fn take_snapshot(&mut self) {
-        let since = self.store.appended() - self.upkeep.appended_at_snapshot;
-        let bound = self.config.snapshot_after_bytes.max(self.machine.snapshot_bytes());
-        let (Some(raft), true) = (self.raft(), since > bound && self.machine.applied().is_some())
-        else {
+        let (Some(raft), Some(applied)) = (self.raft(), self.machine.applied()) else { return };
+        let current = self.machine.snapshot_file();
+        let covered = current.map(|file| file.index);
+        let is_asked = self.upkeep.asked_beyond == Some(covered);
+        if self.machine.is_building() || (is_asked && self.now < self.upkeep.next_snapshot) {
             return;
-        };
-        self.upkeep.appended_at_snapshot = self.store.appended();
+        }
+        let bound = self.config.log.snapshot_after_bytes.max(current.map_or(0, |file| file.len));
+        // A snapshot larger than that must not let the log grow up to its bound.
+        let bound = bound.min(self.config.log.bytes_max / 2);
+        let is_grown =
+            self.store.bytes_above(covered) > bound && Some(index_of(&applied)) > covered;
+        // Whatever is wrong with the current one on disk, the next one is written anew.
+        let is_suspect = self.net.take_suspect().is_some_and(|file| current == Some(file));
+        let is_rewritten = is_suspect && self.now >= self.upkeep.next_rewrite;
+        if !is_grown && !is_rewritten {
+            return;
+        }
+        self.upkeep.asked_beyond = Some(covered);
+        self.upkeep.next_snapshot = self.now + RETRY_AFTER;
+        self.upkeep.next_rewrite = self.now + REWRITE_AFTER;
         self.host.spawn(async move {
             drop(raft.trigger().snapshot().await);
         });
@@ -105,8 +146,14 @@ impl<M: Machine> Engine<M> {
 
     fn purge(&mut self, metrics: &RaftMetrics<TypeConfig>) {
         let Some(covered) = metrics.snapshot.as_ref().map(index_of) else { return };
-        let (bytes, entries) = (self.config.keep_bytes, self.config.keep_entries);
-        let Some(upto) = self.store.purgeable(covered, bytes, entries) else { return };
+        let LogBounds { keep_bytes, keep_entries, .. } = self.config.log;
+        // A little at a time would be a record in each group.
+        let is_much = self.store.bytes() > keep_bytes + keep_bytes / PURGE_PART
+            || self.store.len() > keep_entries + keep_entries / PURGE_PART;
+        if !is_much {
+            return;
+        }
+        let Some(upto) = self.store.purgeable(covered, keep_bytes, keep_entries) else { return };
         if self.upkeep.purged_upto.is_some_and(|asked| asked >= upto) {
             return;
         }
@@ -140,7 +187,8 @@ impl<M: Machine> Engine<M> {
             .store
             .oldest_unsynced()
             .is_some_and(|since| self.now.saturating_since(since) > UNSYNCED_MAX);
-        let is_due = is_slow && metrics.state == ServerState::Leader;
+        let is_leader = metrics.state == ServerState::Leader;
+        let is_due = is_slow && is_leader && !self.upkeep.is_disk_full;
         if !is_due || self.upkeep.transfer.is_some() || self.now < self.upkeep.next_handover {
             return;
         }
@@ -150,6 +198,7 @@ impl<M: Machine> Engine<M> {
             .voters
             .iter()
             .filter(|voter| **voter != self.config.id && self.is_reachable(**voter))
+            .filter(|voter| !self.doubts.is_in_doubt(**voter))
             .max_by_key(|voter| self.status.followers.get(voter).and_then(|known| known.matched));
         if let Some(&best) = best {
             // If it cannot be now, it is tried again.
@@ -176,7 +225,8 @@ impl<M: Machine> Engine<M> {
         self.run = Run::Restarting;
         self.host.clear();
         self.net.forget_all();
-        self.incoming.clear();
+        // What has come of a snapshot stays; it goes on when it is announced again.
+        self.drop_installing();
         self.serving.clear();
         self.held.clear();
         self.agreed = None;
@@ -189,7 +239,7 @@ impl<M: Machine> Engine<M> {
     }
 
     pub(crate) fn restart_when_synced(&mut self) {
-        if !self.store.is_synced() {
+        if !self.store.is_synced() || self.machine.is_installing() {
             return;
         }
         if let Err(error) = self.start() {
@@ -198,13 +248,23 @@ impl<M: Machine> Engine<M> {
     }
 
     /// How it stands now.
-    pub(crate) fn read_status(&self) -> Status {
+    pub(crate) fn read_status(&mut self) -> Status {
         let Some(metrics) = self.metrics() else {
             return Status { role: Role::Learner, leader: None, ..self.status.clone() };
         };
         let membership = &metrics.membership_config;
+        let is_known = self.membership.as_ref().is_some_and(|known| Arc::ptr_eq(known, membership));
+        let (voters, learners, members) = if is_known {
+            let Status { voters, learners, members, .. } = &self.status;
+            (Arc::clone(voters), Arc::clone(learners), Arc::clone(members))
+        } else {
+            let members = membership.nodes().map(|(id, peer)| (*id, peer.clone()));
+            let learners = membership.membership().learner_ids().collect();
+            let voters = membership.voter_ids().collect();
+            (Arc::new(voters), Arc::new(learners), Arc::new(members.collect()))
+        };
         let log = |id: &Option<LogId>| id.as_ref().map(index_of);
-        Status {
+        let status = Status {
             role: match metrics.state {
                 ServerState::Leader => Role::Leader,
                 ServerState::Candidate => Role::Candidate,
@@ -213,9 +273,9 @@ impl<M: Machine> Engine<M> {
             },
             term: Term(metrics.current_term),
             leader: self.live_leader(&metrics),
-            voters: membership.voter_ids().collect(),
-            learners: membership.membership().learner_ids().collect(),
-            members: membership.nodes().map(|(id, peer)| (*id, peer.clone())).collect(),
+            voters,
+            learners,
+            members,
             is_joint: membership.get_joint_config().len() > 1,
             is_settled: membership == &metrics.committed_membership_config,
             last: metrics.last_log_index.map(LogIndex),
@@ -227,7 +287,10 @@ impl<M: Machine> Engine<M> {
             unsynced_since: self.store.oldest_unsynced(),
             log_bytes: self.store.bytes(),
             is_fresh: self.store.is_fresh(),
-        }
+            doubt: self.store.doubt(),
+        };
+        self.membership = Some(metrics.membership_config);
+        status
     }
 
     /// The leader, if it is known to be alive.

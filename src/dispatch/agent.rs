@@ -80,6 +80,7 @@ pub struct Agent {
     forgotten: VecDeque<ExecutionId>,
     term_max: Term,
     stopping: bool,
+    held: bool,
     effects: VecDeque<Effect>,
 }
 
@@ -179,6 +180,8 @@ impl Agent {
             Some("it ended and was acknowledged")
         } else if self.stopping {
             Some("the node is stopping")
+        } else if self.held {
+            Some("the disk is full")
         } else if self.journal.len() >= JOURNAL_LEN_MAX {
             Some("the journal is full")
         } else {
@@ -264,6 +267,16 @@ impl Agent {
     /// Take no more orders, and start nothing that is not started yet.
     pub fn stop(&mut self) {
         self.stopping = true;
+    }
+
+    /// Take no order until [`Agent::go_on`]: it could not be journaled, and its leader repeats it.
+    pub fn hold(&mut self) {
+        self.held = true;
+    }
+
+    /// Take orders again.
+    pub fn go_on(&mut self) {
+        self.held = false;
     }
 
     /// The executions whose process runs.
@@ -406,6 +419,23 @@ mod tests {
         late.spec.execution.slot = 1;
         agent.on_order(Wall::from_secs(62), late);
         assert!(matches!(drain(&mut agent)[..], [Effect::Refused { .. }]));
+    }
+
+    #[test]
+    fn with_a_full_disk_nothing_is_taken_and_what_was_taken_starts_once_it_is_journaled() {
+        let mut agent = Agent::default();
+        agent.on_order(Wall::from_secs(61), order(3));
+        let fact = persisted(&mut agent);
+        agent.hold();
+        let mut second = order(3);
+        second.spec.execution.slot = 1;
+        agent.on_order(Wall::from_secs(62), second.clone());
+        assert!(matches!(drain(&mut agent)[..], [Effect::Refused { .. }]));
+        agent.on_persisted(fact);
+        assert!(matches!(drain(&mut agent)[..], [Effect::Launch(_), Effect::Report(_)]));
+        agent.go_on();
+        agent.on_order(Wall::from_secs(67), second);
+        assert!(matches!(drain(&mut agent)[..], [Effect::Persist(Fact::Starting { .. })]));
     }
 
     #[test]

@@ -74,6 +74,8 @@ pub struct NodeView {
     pub tags: BTreeMap<String, String>,
     /// The session to it, or `None` if there is none: then it runs nothing new.
     pub session: Option<SessionId>,
+    /// Whether its disk is full: then it starts nothing before there is space.
+    pub disk_full: bool,
 }
 
 /// What the leader wants done after a look at the state.
@@ -252,6 +254,10 @@ impl Leader {
             node.session.is_some() && wanted.iter().all(|(key, value, _)| has(key, value))
         };
         let mut found: Vec<&NodeView> = nodes.iter().filter(matches).collect();
+        // Where no other is there, the order waits for space on a full disk.
+        if found.iter().any(|node| !node.disk_full) {
+            found.retain(|node| !node.disk_full);
+        }
         if let Some(count) = wanted.iter().filter_map(|(_, _, count)| *count).min() {
             found.shuffle(&mut self.rng);
             found.truncate(count);
@@ -265,7 +271,7 @@ impl Leader {
         let sessions: BTreeMap<NodeId, SessionId> =
             nodes.iter().filter_map(|node| Some((node.id, node.session?))).collect();
         self.silent_since.retain(|node, _| !sessions.contains_key(node));
-        self.sent.retain(|id, _| state.execution(*id).is_some_and(|row| row.outcome.is_open()));
+        self.sent.retain(|id, _| state.open_execution(*id).is_some());
         for execution in state.open() {
             if step.orders.len() >= ORDERS_MAX || step.lost.len() >= ORDERS_MAX {
                 wake_at(step, now.mono);

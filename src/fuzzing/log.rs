@@ -8,6 +8,7 @@ use bytes::Bytes;
 use crate::codec::log::{Cut, LogLimits, Owner, SegmentNumber, recover_loaded};
 use crate::codec::memory_disk::MemoryDisk;
 use crate::codec::record::{Record, Recovered, Snapshot};
+use crate::codec::snapshot::{self, SnapshotFile};
 use crate::id::{ClusterId, LogIndex, NodeId, Term};
 
 /// Short, so that a few records fill many segments.
@@ -47,9 +48,9 @@ fn read_arbitrary_bytes(bytes: &[u8]) {
         rest = after;
     }
     let owner = Owner { node: NodeId(segments.len() as u64), cluster: None };
-    let snapshots = [Bytes::copy_from_slice(rest)];
+    let snapshot = snapshot::decode(rest).ok();
     // Either answer is right: only what it does on the way matters.
-    let _either = recover_loaded(owner, LogLimits::default(), &segments, &snapshots).is_ok();
+    let _either = recover_loaded(owner, LogLimits::default(), &segments, snapshot).is_ok();
 }
 
 /// Carries out orders on a disk and on a model of it.
@@ -135,7 +136,8 @@ impl Run {
         }
         let snapshot = covered.map(|index| {
             let data = Bytes::from_static(b"state");
-            Snapshot { meta: Bytes::from_static(b"meta"), index, data }
+            let file = SnapshotFile { index, len: 0, crc: 0 };
+            Snapshot { file, meta: Bytes::from_static(b"meta"), data }
         });
         let taken = self.disk.write(&batch, snapshot.as_ref());
         taken.expect("the model gives only records that fit");

@@ -30,6 +30,7 @@ use crate::dispatch::launch::LaunchSpec;
 use crate::dispatch::message::{Message as Dispatch, Order, Progress, Report};
 use crate::id::{Boot, ClusterId, CommandId, Incarnation, LogIndex, NodeId, WriteId};
 use crate::jobs::command::Applied;
+use crate::jobs::history::change::Page;
 use crate::membership::formation::{Message as Formation, Proposal, Refusal as FormationRefusal};
 use crate::node::config::NodeRole;
 use crate::node::io::{DialId, Input};
@@ -203,7 +204,10 @@ impl Run {
             1 => said.nonce = orders.number(1),
             2 => said.cluster = orders.coin().then(|| ClusterId(orders.number(CLUSTER.0))),
             3 => said.server = orders.coin(),
-            4 => (said.virgin, said.expect) = (orders.coin(), u32::from(orders.byte())),
+            4 => {
+                (said.virgin, said.expect) = (orders.coin(), u32::from(orders.byte()));
+                said.disk_full = orders.coin();
+            }
             5 => (said.gossip_addr, said.peer_addr) = (orders.text(), orders.text()),
             6 => {
                 said.name = orders.node_name();
@@ -369,7 +373,9 @@ impl Run {
                 let leader = orders.coin().then(|| orders.node_id(&self.known));
                 Message::Leads { term: orders.term(self.term), leader }
             }
-            7.. => orders.one_of(&[Parting::Leave, Parting::Removed, Parting::Refused]).message(),
+            7.. => orders
+                .one_of(&[Parting::Leave, Parting::Removed, Parting::Refused, Parting::SetBack])
+                .message(),
         };
         self.say(orders, place, message);
     }
@@ -411,12 +417,16 @@ impl Run {
 
     /// What the driver and the operator may say.
     fn world(&mut self, orders: &mut Choices<'_>) {
-        match orders.byte() % 8 {
+        match orders.byte() % 12 {
             0 => self.bench.input(Input::Shutdown { drain: orders.duration() }),
-            1 | 2 => {
+            1 => {
                 let tags = (0..orders.byte() % 3).map(|_| (orders.text(), orders.text()));
                 self.bench.input(Input::Retag(tags.collect()));
             }
+            2 => self.bench.input(match orders.coin() {
+                true => Input::DiskFull { reason: orders.text() },
+                false => Input::DiskFree,
+            }),
             3 | 4 => {
                 let found = (0..orders.byte() % 3).map(|_| gossip_addr(orders.byte()));
                 let result = Ok(found.collect());
@@ -429,9 +439,14 @@ impl Run {
             6 => {
                 // No write has this number.
                 let write = WriteId(u64::MAX - orders.number(0));
-                self.bench.input(Input::Persisted { write, snapshot: None });
+                self.bench.input(Input::Persisted { write });
             }
-            7.. => {
+            7..=9 => self.bench.keep_history(),
+            10 => {
+                let page = if orders.coin() { Ok(Page::default()) } else { Err(orders.text()) };
+                self.bench.read_history(page);
+            }
+            11.. => {
                 let execution = orders.execution(2);
                 self.bench.input(Input::RunFinished { execution, result: orders.result() });
             }
@@ -459,6 +474,7 @@ enum Parting {
     Leave,
     Removed,
     Refused,
+    SetBack,
 }
 
 impl Parting {
@@ -467,6 +483,7 @@ impl Parting {
             Self::Leave => Message::Leave,
             Self::Removed => Message::Removed,
             Self::Refused => Message::Refused("no".to_owned()),
+            Self::SetBack => Message::SetBack { boot: Boot(1), seen: Boot(2) },
         }
     }
 }

@@ -7,6 +7,8 @@
 //! - An instant at or before a job's cursor is never claimed again; the cursor never goes back.
 //! - An execution's id is the index of the entry that opened it and its number in that entry.
 //! - A due instant that a change of its job makes void leaves a row (`missed`).
+//! - Every execution of a job that is there gets a row when it ends, and only then; what was booked
+//!   once is changed by nothing but the real end of one that was given up as lost.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +16,7 @@ use std::time::Duration;
 use crate::id::{ExecutionId, JobName, LogIndex, NodeName, Revision};
 use crate::jobs::carried::{Answer, Seen};
 use crate::jobs::command::{Applied, Claim, Command, Plan, Reject, Rows, Stamped, Timing};
+use crate::jobs::history::change::Change;
 use crate::jobs::job::{
     Concurrency, Execution, Group, Job, JobSpec, JobStatus, OUTPUT_LEN_MAX, Outcome, RunResult,
     Target, Trigger,
@@ -36,11 +39,13 @@ const NODE_COUNT_MAX: usize = 65_536;
 /// The most bytes of a reason that are kept.
 const REASON_LEN_MAX: usize = 4_096;
 
-/// Where and when a command is applied, and the ids that it may give out.
+/// Where and when a command is applied, the ids that it may give out, and what becomes of the
+/// history by it.
 struct Turn {
     index: LogIndex,
     stamp: Wall,
     slot: u32,
+    changes: Vec<Change>,
 }
 
 impl Turn {
@@ -53,35 +58,45 @@ impl Turn {
     fn revision(&self) -> Revision {
         Revision(self.index.0)
     }
+
+    /// An execution that this entry or a later one would have to open is none.
+    fn check_claimed(&self, id: ExecutionId) -> Result<(), Reject> {
+        if id.claim < self.index { Ok(()) } else { Err(Reject::ExecutionNotFound) }
+    }
+
+    fn put_row(&mut self, row: Execution) {
+        self.changes.push(Change::Put(Arc::new(row)));
+    }
 }
 
 impl State {
-    /// Carries out the entry at `index`. Total: a command that cannot be carried out is answered
-    /// with the reason, and changes nothing.
-    pub fn apply(&mut self, index: LogIndex, entry: &Stamped) -> Applied {
+    /// Carries out the entry at `index`, and says what becomes of the history by it. Total: a
+    /// command that cannot be carried out is answered with the reason, and changes nothing.
+    pub fn apply(&mut self, index: LogIndex, entry: &Stamped) -> (Applied, Vec<Change>) {
         if self.applied.is_some_and(|last| index <= last) {
-            return Applied::Rejected(Reject::AlreadyApplied(index));
+            return (Applied::Rejected(Reject::AlreadyApplied(index)), Vec::new());
         }
         self.applied = Some(index);
         self.last_stamp = self.last_stamp.max(entry.stamp);
-        let turn = Turn { index, stamp: self.last_stamp, slot: 0 };
-        let Some(id) = entry.id else {
-            return self.carry_out(turn, &entry.command);
-        };
-        match self.carried.look(id) {
-            Seen::Before(answer) => self.repeat(&entry.command, answer),
-            Seen::Forgotten => Applied::Rejected(Reject::Forgotten),
-            Seen::Never => {
-                let applied = self.carry_out(turn, &entry.command);
-                if let Some(answer) = Answer::of(&applied) {
-                    self.carried.remember(id, index, answer);
+        let mut turn = Turn { index, stamp: self.last_stamp, slot: 0, changes: Vec::new() };
+        let applied = match entry.id {
+            None => self.carry_out(&mut turn, &entry.command),
+            Some(id) => match self.carried.look(id) {
+                Seen::Before(answer) => self.repeat(&entry.command, answer),
+                Seen::Forgotten => Applied::Rejected(Reject::Forgotten),
+                Seen::Never => {
+                    let applied = self.carry_out(&mut turn, &entry.command);
+                    if let Some(answer) = Answer::of(&applied) {
+                        self.carried.remember(id, index, answer);
+                    }
+                    applied
                 }
-                applied
-            }
-        }
+            },
+        };
+        (applied, turn.changes)
     }
 
-    fn carry_out(&mut self, turn: Turn, command: &Command) -> Applied {
+    fn carry_out(&mut self, turn: &mut Turn, command: &Command) -> Applied {
         let done = match command {
             Command::Found { cluster } => match *self.cluster.get_or_insert(*cluster) {
                 known if known == *cluster => Ok(Applied::Founded(known)),
@@ -95,13 +110,17 @@ impl State {
                 Ok(Applied::SettingsChanged)
             }
             Command::PutJob { spec, timing } => Ok(self.put_job(turn, spec, *timing)),
-            Command::DeleteJob { name } => self.delete_job(name),
+            Command::DeleteJob { name } => self.delete_job(turn, name),
             Command::ToggleJob { name, revision, next } => {
                 self.toggle_job(turn, name, *revision, *next)
             }
             Command::Claim(claims) => Ok(self.claim_all(turn, claims)),
-            Command::Started { execution, at } => self.started(&turn, *execution, *at),
+            Command::Started { execution, at } => self.started(turn, *execution, *at),
             Command::Finished { execution, result } => self.finished(turn, *execution, result),
+            Command::Refound { cluster } => {
+                self.cluster = Some(*cluster);
+                Ok(Applied::Founded(*cluster))
+            }
         };
         done.unwrap_or_else(Applied::Rejected)
     }
@@ -117,7 +136,8 @@ impl State {
             | Command::DeleteJob { .. }
             | Command::Claim(_)
             | Command::Started { .. }
-            | Command::Finished { .. } => None,
+            | Command::Finished { .. }
+            | Command::Refound { .. } => None,
         };
         let job = name.and_then(|name| self.jobs.get(name)).cloned();
         match (answer, job) {
@@ -146,9 +166,9 @@ impl State {
 
 /// Definitions.
 impl State {
-    fn put_job(&mut self, mut turn: Turn, spec: &Arc<JobSpec>, timing: Timing) -> Applied {
+    fn put_job(&mut self, turn: &mut Turn, spec: &Arc<JobSpec>, timing: Timing) -> Applied {
         let Some(old) = self.jobs.get(&spec.name).cloned() else {
-            let job = Arc::new(new_job(&turn, spec, timing));
+            let job = Arc::new(new_job(turn, spec, timing));
             self.store_job(Arc::clone(&job));
             return Applied::Put { job, created: true };
         };
@@ -156,31 +176,29 @@ impl State {
             return Applied::Put { job: old, created: false };
         }
         let same_schedule = old.spec.has_schedule_of(spec);
-        let same_span =
-            (old.spec.starts_at, old.spec.expires_at) == (spec.starts_at, spec.expires_at);
-        let keeps_next = same_schedule && same_span && !old.spec.disabled && !spec.disabled;
+        let keeps_next = old.spec.has_times_of(spec) && !old.spec.disabled && !spec.disabled;
         let mut job = Job { spec: Arc::clone(spec), revision: turn.revision(), ..(*old).clone() };
         if !same_schedule {
             job.anchor = timing.anchor;
         }
         if !keeps_next {
-            self.miss_overdue(&mut turn, &old);
-            retime(&mut job, &turn, timing);
+            miss_overdue(turn, &old);
+            retime(&mut job, turn, timing);
         }
         let job = Arc::new(job);
         self.store_job(Arc::clone(&job));
         Applied::Put { job, created: false }
     }
 
-    fn delete_job(&mut self, name: &JobName) -> Result<Applied, Reject> {
+    fn delete_job(&mut self, turn: &mut Turn, name: &JobName) -> Result<Applied, Reject> {
         let job = self.remove_job(name).ok_or(Reject::JobNotFound)?;
-        self.history.forget(name);
+        self.forget_ended(turn, name);
         Ok(Applied::Deleted(job))
     }
 
     fn toggle_job(
         &mut self,
-        mut turn: Turn,
+        turn: &mut Turn,
         name: &JobName,
         revision: Revision,
         next: Option<Wall>,
@@ -191,29 +209,24 @@ impl State {
         }
         let spec = JobSpec { disabled: !old.spec.disabled, ..(*old.spec).clone() };
         let mut job = Job { spec: Arc::new(spec), revision: turn.revision(), ..(*old).clone() };
-        self.miss_overdue(&mut turn, &old);
-        retime(&mut job, &turn, Timing { anchor: old.anchor, next });
+        miss_overdue(turn, &old);
+        retime(&mut job, turn, Timing { anchor: old.anchor, next });
         let job = Arc::new(job);
         self.store_job(Arc::clone(&job));
         Ok(Applied::Toggled(job))
     }
 
-    /// Leaves a row for the instant that was due and not yet claimed when its job was changed.
-    fn miss_overdue(&mut self, turn: &mut Turn, old: &Job) {
-        let overdue = old.next.filter(|next| *next > old.cursor && *next <= turn.stamp);
-        if let (false, Some(due)) = (old.spec.disabled, overdue) {
-            let id = turn.draw_id();
-            let mut row = new_row(turn, old, id, Trigger::Schedule, due);
-            row.reason = "the job was changed before it could run".to_owned();
-            self.history.push(Arc::new(row));
-        }
+    /// A job is gone: so is its history.
+    fn forget_ended(&mut self, turn: &mut Turn, name: &JobName) {
+        self.forget_lost(name);
+        turn.changes.push(Change::Forget(name.clone()));
     }
 }
 
 /// Claims.
 impl State {
-    fn claim_all(&mut self, mut turn: Turn, claims: &[Claim]) -> Applied {
-        Applied::Claimed(claims.iter().map(|claim| self.claim(&mut turn, claim)).collect())
+    fn claim_all(&mut self, turn: &mut Turn, claims: &[Claim]) -> Applied {
+        Applied::Claimed(claims.iter().map(|claim| self.claim(turn, claim)).collect())
     }
 
     fn claim(&mut self, turn: &mut Turn, claim: &Claim) -> Result<Rows, Reject> {
@@ -229,8 +242,8 @@ impl State {
         }
         match &claim.plan {
             Plan::Run(targets) => Ok(self.open_all(turn, &job, claim, targets)),
-            Plan::Skip(reason) => Ok(self.not_run(turn, &job, claim, Outcome::Skipped, reason)),
-            Plan::Miss(reason) => Ok(self.not_run(turn, &job, claim, Outcome::Missed, reason)),
+            Plan::Skip(reason) => Ok(not_run(turn, &job, claim, Outcome::Skipped, reason)),
+            Plan::Miss(reason) => Ok(not_run(turn, &job, claim, Outcome::Missed, reason)),
         }
     }
 
@@ -252,7 +265,7 @@ impl State {
         let first = self.open_of(job).next().map(|row| row.id);
         if let (Concurrency::Forbid, Some(first)) = (job.spec.concurrency, first) {
             let reason = format!("concurrency forbid: execution {first} is still open");
-            return self.not_run(turn, job, claim, Outcome::Skipped, &reason);
+            return not_run(turn, job, claim, Outcome::Skipped, &reason);
         }
         let open = self.open_by_job.len_of(&job.spec.name);
         if open.saturating_add(targets.len()) > OPEN_PER_JOB_MAX {
@@ -261,10 +274,10 @@ impl State {
                  {OPEN_PER_JOB_MAX}",
                 targets.len()
             );
-            return self.not_run(turn, job, claim, Outcome::Skipped, &reason);
+            return not_run(turn, job, claim, Outcome::Skipped, &reason);
         }
         let Ok(count @ 1..) = u32::try_from(targets.len()) else {
-            return self.not_run(turn, job, claim, Outcome::Missed, "no node to run it on");
+            return not_run(turn, job, claim, Outcome::Missed, "no node to run it on");
         };
         let ids: Vec<ExecutionId> = targets.iter().map(|_| turn.draw_id()).collect();
         let first = ids[0];
@@ -279,31 +292,15 @@ impl State {
         self.groups.insert(first, Group { id: first, open: count, succeeded: 0, failed: 0 });
         Rows { first, count }
     }
-
-    fn not_run(
-        &mut self,
-        turn: &mut Turn,
-        job: &Job,
-        claim: &Claim,
-        outcome: Outcome,
-        reason: &str,
-    ) -> Rows {
-        let first = turn.draw_id();
-        let mut row = new_row(turn, job, first, claim.trigger, claim.due);
-        row.outcome = outcome;
-        row.reason = head(reason, REASON_LEN_MAX).to_owned();
-        self.history.push(Arc::new(row));
-        Rows { first, count: 1 }
-    }
 }
 
 /// Runs.
 impl State {
+    /// An execution that is not open has ended before this was heard, or is none that was claimed:
+    /// which of these makes no difference to its node.
     fn started(&mut self, turn: &Turn, id: ExecutionId, at: Wall) -> Result<Applied, Reject> {
-        let Some(row) = self.open.get_mut(&id) else {
-            let known = self.history.get(id).is_some();
-            return if known { Ok(Applied::Started) } else { Err(Reject::ExecutionNotFound) };
-        };
+        turn.check_claimed(id)?;
+        let Some(row) = self.open.get_mut(&id) else { return Ok(Applied::Started) };
         if row.outcome == Outcome::Claimed {
             let row = Arc::make_mut(row);
             row.outcome = Outcome::Running;
@@ -312,9 +309,10 @@ impl State {
         Ok(Applied::Started)
     }
 
+    /// An execution that is neither open nor lost has its end: the first that was booked stands.
     fn finished(
         &mut self,
-        turn: Turn,
+        turn: &mut Turn,
         id: ExecutionId,
         result: &RunResult,
     ) -> Result<Applied, Reject> {
@@ -324,21 +322,22 @@ impl State {
                 return Err(Reject::NotAnEnd);
             }
         }
+        turn.check_claimed(id)?;
+        let mut retry = None;
         if let Some(row) = self.remove_open(id) {
-            let retry = self.close(turn, row, result);
-            return Ok(Applied::Finished { retry });
+            retry = self.close(turn, row, result);
+        } else if result.outcome != Outcome::Lost
+            && let Some(row) = self.remove_lost(id)
+        {
+            self.correct(turn, row, result);
         }
-        let row = self.history.get(id).cloned().ok_or(Reject::ExecutionNotFound)?;
-        if row.outcome == Outcome::Lost && result.outcome != Outcome::Lost {
-            self.correct(&turn, row, result);
-        }
-        Ok(Applied::Finished { retry: None })
+        Ok(Applied::Finished { retry })
     }
 
     /// Books the end of an open execution, which was taken out of `open`.
     fn close(
         &mut self,
-        mut turn: Turn,
+        turn: &mut Turn,
         row: Arc<Execution>,
         result: &RunResult,
     ) -> Option<ExecutionId> {
@@ -351,7 +350,7 @@ impl State {
         let mut job = (*job).clone();
         count(&mut job, row.outcome, turn.stamp);
         let again = row.outcome == Outcome::Failed && row.attempt <= job.spec.retries;
-        let retry = again.then(|| self.open_retry(&mut turn, &job, &row));
+        let retry = again.then(|| self.open_retry(turn, &job, &row));
         if retry.is_none()
             && let Some(group) = self.leave_group(&row)
         {
@@ -359,14 +358,18 @@ impl State {
             job.last_group = Some(group);
         }
         let over = job.last_group.is_some_and(|group| group.id == row.group);
-        self.history.push(Arc::new(row));
-        self.settle(job, over);
+        if row.outcome == Outcome::Lost {
+            let (reason, output) = (String::new(), Arc::from(""));
+            self.store_lost(Arc::new(Execution { reason, output, ..row.clone() }));
+        }
+        turn.put_row(row);
+        self.settle(turn, job, over);
         retry
     }
 
     /// Puts the real end in the place of a `lost`. There is no retry any more: its due instant was
     /// given up long ago.
-    fn correct(&mut self, turn: &Turn, row: Arc<Execution>, result: &RunResult) {
+    fn correct(&mut self, turn: &mut Turn, row: Arc<Execution>, result: &RunResult) {
         let row = book(row, result, turn.stamp);
         let Some(job) = self.jobs.get(&row.job).cloned() else { return };
         let mut job = (*job).clone();
@@ -383,16 +386,16 @@ impl State {
         if let (true, Some(group)) = (over, job.last_group) {
             job.status = group.status();
         }
-        self.history.push(Arc::new(row));
-        self.settle(job, over);
+        turn.put_row(row);
+        self.settle(turn, job, over);
     }
 
     /// Stores a job after one of its executions has ended; an ephemeral one goes with the success
     /// of its group.
-    fn settle(&mut self, job: Job, group_is_over: bool) {
+    fn settle(&mut self, turn: &mut Turn, job: Job, group_is_over: bool) {
         if job.spec.ephemeral && group_is_over && job.status == JobStatus::Success {
             self.remove_job(&job.spec.name);
-            self.history.forget(&job.spec.name);
+            self.forget_ended(turn, &job.spec.name);
         } else {
             self.store_job(Arc::new(job));
         }
@@ -460,6 +463,27 @@ fn retime(job: &mut Job, turn: &Turn, timing: Timing) {
         job.next = timing.next;
     }
     job.cursor = job.cursor.max(turn.stamp);
+}
+
+/// Leaves a row for the instant that was due and not yet claimed when its job was changed.
+fn miss_overdue(turn: &mut Turn, old: &Job) {
+    let overdue = old.next.filter(|next| *next > old.cursor && *next <= turn.stamp);
+    if let (false, Some(due)) = (old.spec.disabled, overdue) {
+        let id = turn.draw_id();
+        let mut row = new_row(turn, old, id, Trigger::Schedule, due);
+        row.reason = "the job was changed before it could run".to_owned();
+        turn.put_row(row);
+    }
+}
+
+/// Leaves a row for a due instant that runs nowhere.
+fn not_run(turn: &mut Turn, job: &Job, claim: &Claim, outcome: Outcome, reason: &str) -> Rows {
+    let first = turn.draw_id();
+    let mut row = new_row(turn, job, first, claim.trigger, claim.due);
+    row.outcome = outcome;
+    row.reason = head(reason, REASON_LEN_MAX).to_owned();
+    turn.put_row(row);
+    Rows { first, count: 1 }
 }
 
 /// The row of a due instant that runs nowhere; what opens an execution changes the rest.

@@ -90,6 +90,12 @@ pub enum Command {
         /// How it ended.
         result: RunResult,
     },
+    /// Gives the cluster another id. Only the recovery from a permanent loss of the quorum writes
+    /// it, into the log of the one server that it goes on with; no leader proposes it.
+    Refound {
+        /// The new id.
+        cluster: ClusterId,
+    },
 }
 
 /// When a job is due for the first time after its schedule changed.
@@ -162,7 +168,7 @@ pub enum Applied {
     Claimed(Vec<Result<Rows, Reject>>),
     /// The execution runs, or has ended before this was heard.
     Started,
-    /// The end is booked (now or earlier): the node may forget the result.
+    /// The end is booked (now or earlier), or its job is gone: the node may forget the result.
     Finished {
         /// The next attempt, if this opened one.
         retry: Option<ExecutionId>,
@@ -211,7 +217,7 @@ pub enum Reject {
     /// Retries are opened by the end of the attempt before them, never by a claim.
     #[error("a claim cannot be a retry")]
     RetryClaimed,
-    /// There is no such execution, or its job is gone: the node may forget the result.
+    /// No entry up to here has claimed this execution: the node may forget the result.
     #[error("execution not found")]
     ExecutionNotFound,
     /// An end was reported that is none.

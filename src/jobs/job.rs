@@ -51,6 +51,12 @@ impl JobSpec {
     pub fn has_schedule_of(&self, other: &Self) -> bool {
         self.schedule == other.schedule && self.timezone == other.timezone
     }
+
+    /// Whether start and expiry are those of `other` as well.
+    pub fn has_times_of(&self, other: &Self) -> bool {
+        self.has_schedule_of(other)
+            && (self.starts_at, self.expires_at) == (other.starts_at, other.expires_at)
+    }
 }
 
 /// What happens when a job is due while an execution of it is still open.

@@ -7,8 +7,10 @@
 //! says.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-use serde_json::{Map, Value};
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::Value;
 
 use crate::id::JobName;
 use crate::jobs::job::{Concurrency, JobSpec};
@@ -41,12 +43,12 @@ pub fn parse_job(
     bytes: &[u8],
     check: &dyn Fn(&JobSpec) -> Result<(), String>,
 ) -> Result<JobSpec, SpecError> {
-    let value = serde_json::Deserializer::from_slice(bytes).into_iter::<Value>().next();
-    let mut fields = match value {
+    let body = serde_json::Deserializer::from_slice(bytes).into_iter::<Body>().next();
+    let mut fields = match body {
         None => return Err(SpecError::Payload("the body is empty".to_owned())),
         Some(Err(error)) => return Err(SpecError::Payload(error.to_string())),
-        Some(Ok(Value::Object(object))) => Fields::new(object),
-        Some(Ok(other)) => return Err(expected("the body", "an object", &other)),
+        Some(Ok(Body::Object(fields))) => Fields::new(fields),
+        Some(Ok(Body::Other(other))) => return Err(expected("the body", "an object", &other)),
     };
     let spec = read(&mut fields)?;
     refuse_unsupported(&mut fields, &spec)?;
@@ -111,26 +113,89 @@ fn refuse_unsupported(fields: &mut Fields, spec: &JobSpec) -> Result<(), SpecErr
     Ok(())
 }
 
-/// The fields of an object, by their names in lower case; each is taken once.
-struct Fields(BTreeMap<String, Value>);
+/// A JSON value; an object's fields in the order in which they stand.
+enum Body {
+    Object(Vec<(String, Value)>),
+    Other(Value),
+}
+
+impl<'de> Deserialize<'de> for Body {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(BodyVisitor)
+    }
+}
+
+struct BodyVisitor;
+
+impl<'de> Visitor<'de> for BodyVisitor {
+    type Value = Body;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any valid JSON value")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Body, A::Error> {
+        let mut fields = Vec::new();
+        while let Some(field) = map.next_entry()? {
+            fields.push(field);
+        }
+        Ok(Body::Object(fields))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Body, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = seq.next_element()? {
+            items.push(item);
+        }
+        Ok(Body::Other(Value::Array(items)))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Body, E> {
+        Ok(Body::Other(Value::from(text)))
+    }
+
+    fn visit_bool<E>(self, flag: bool) -> Result<Body, E> {
+        Ok(Body::Other(Value::from(flag)))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Body, E> {
+        Ok(Body::Other(Value::from(number)))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Body, E> {
+        Ok(Body::Other(Value::from(number)))
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Body, E> {
+        Ok(Body::Other(Value::from(number)))
+    }
+
+    fn visit_unit<E>(self) -> Result<Body, E> {
+        Ok(Body::Other(Value::Null))
+    }
+}
+
+/// The fields of an object by their names in lower case; `null` stands for one that was taken. A
+/// job has few, so a list is searched faster than a tree is built.
+struct Fields(Vec<(String, Value)>);
 
 impl Fields {
-    fn new(object: Map<String, Value>) -> Self {
-        let mut fields = BTreeMap::new();
-        for (key, value) in object {
-            let lower = key.to_lowercase();
-            if key == lower {
-                fields.insert(lower, value);
-            } else {
-                fields.entry(lower).or_insert(value);
-            }
+    /// Of several of one name the last counts, so those in another case come first.
+    fn new(fields: Vec<(String, Value)>) -> Self {
+        if fields.iter().all(|(key, _)| is_lower(key)) {
+            return Self(fields);
         }
-        Self(fields)
+        let (lower, mut other): (Vec<_>, Vec<_>) =
+            fields.into_iter().partition(|(key, _)| is_lower(key));
+        other.sort_by(|(a, _), (b, _)| b.cmp(a));
+        let other = other.into_iter().map(|(key, value)| (key.to_lowercase(), value));
+        Self(other.chain(lower).collect())
     }
 
     /// `None` also for `null`.
     fn take(&mut self, field: &str) -> Option<Value> {
-        self.0.remove(field).filter(|value| !value.is_null())
+        let (_, value) = self.0.iter_mut().rfind(|(key, _)| key == field)?;
+        Some(std::mem::take(value)).filter(|value| !value.is_null())
     }
 
     fn text(&mut self, field: &str) -> Result<String, SpecError> {
@@ -200,6 +265,13 @@ impl Fields {
     }
 }
 
+fn is_lower(key: &str) -> bool {
+    match key.is_ascii() {
+        true => !key.bytes().any(|byte| byte.is_ascii_uppercase()),
+        false => key == key.to_lowercase(),
+    }
+}
+
 fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null => true,
@@ -255,6 +327,8 @@ mod tests {
     #[test]
     fn a_key_in_the_right_case_counts_before_one_in_another() {
         assert_eq!(with(r#""OWNER":"b","owner":"c","Owner":"d""#).unwrap().owner, "c");
+        assert_eq!(with(r#""owner":"b","OWNER":"c","owner":"d""#).unwrap().owner, "d");
+        assert_eq!(with(r#""Owner":"b","OWNER":"c","OWNER":"d""#).unwrap().owner, "d");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! - [`job`]: what a job and an execution are.
 //! - [`command`]: what may be written, and what comes of it.
 //! - [`state`]: the state, and what can be asked of it; how commands change it is in `apply`.
-//! - [`history`]: the rows of executions that have ended.
+//! - [`history`]: the rows of executions that have ended, which are not in the state.
 //! - [`json`], [`view`]: jobs as clients write them, and as they are shown.
 //!
 //! **Invariants**
@@ -11,6 +11,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod apply;
+mod by_job;
 mod carried;
 pub mod command;
 pub mod history;

@@ -9,6 +9,12 @@
 //! - `due` holds `(next, name)` of exactly the enabled jobs that have a `next`; `open_by_job` holds
 //!   exactly the open executions. Both are derived, and rebuilt from a snapshot.
 //! - Each group in `groups` has at least one open execution, and each open execution a group.
+//! - `lost` holds the newest [`LOST_COUNT_MAX`] executions of jobs that are there which ended as
+//!   lost; `lost_by_job` holds exactly these.
+//!
+//! **Left out on purpose**
+//! - The rows of executions that have ended. [`State::apply`] says what becomes of them, and a
+//!   store on disk keeps them: see [`history`](super::history).
 
 use std::sync::Arc;
 
@@ -16,11 +22,15 @@ use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 
 use crate::id::{Boot, ClusterId, ExecutionId, JobName, LogIndex, NodeId, NodeName};
+use crate::jobs::by_job::ByJob;
 use crate::jobs::carried::{Carried, ClientImage};
 use crate::jobs::command::Role;
-use crate::jobs::history::{ByJob, History};
 use crate::jobs::job::{Execution, Group, Job, JobSpec};
 use crate::time::Wall;
+
+/// How many executions that ended as lost are remembered, so that a real end which comes later can
+/// take the place of the `lost`. The oldest go first; their rows stay as they are.
+pub const LOST_COUNT_MAX: usize = 16_384;
 
 /// All that the cluster agrees on. A clone is cheap and does not change any more.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -34,10 +44,12 @@ pub struct State {
     pub(super) jobs: OrdMap<JobName, Arc<Job>>,
     pub(super) open: OrdMap<ExecutionId, Arc<Execution>>,
     pub(super) groups: OrdMap<ExecutionId, Group>,
-    pub(super) history: History,
+    /// As they were when they were lost, without reason and output.
+    pub(super) lost: OrdMap<ExecutionId, Arc<Execution>>,
     pub(super) carried: Carried,
     pub(super) due: OrdSet<(Wall, JobName)>,
     pub(super) open_by_job: ByJob,
+    pub(super) lost_by_job: ByJob,
 }
 
 /// What the cluster remembers of a node that it has admitted.
@@ -63,7 +75,7 @@ struct Image {
     jobs: Vec<Arc<Job>>,
     open: Vec<Arc<Execution>>,
     groups: Vec<Group>,
-    history: History,
+    lost: Vec<Arc<Execution>>,
     carried: Vec<ClientImage>,
 }
 
@@ -150,18 +162,15 @@ impl State {
         self.open.len()
     }
 
-    /// The execution with this id, open or ended, unless it has left the history.
-    pub fn execution(&self, id: ExecutionId) -> Option<&Arc<Execution>> {
-        self.open.get(&id).or_else(|| self.history.get(id))
+    /// The execution with this id, if it still needs its node.
+    pub fn open_execution(&self, id: ExecutionId) -> Option<&Arc<Execution>> {
+        self.open.get(&id)
     }
 
-    /// The executions of a job, open and ended, newest claim first. Empty if there is no such job.
-    pub fn executions_of(&self, name: &JobName) -> Vec<Arc<Execution>> {
-        let Some(job) = self.jobs.get(name) else { return Vec::new() };
-        let open = self.open_of(job);
-        let mut rows: Vec<_> = open.chain(self.history.of(name)).cloned().collect();
-        rows.sort_by_key(|row| std::cmp::Reverse(row.id));
-        rows
+    /// Whether an end that is reported for this execution would change anything: it is open, or it
+    /// was given up as lost and its real end can still take the place of that.
+    pub fn awaits_end(&self, id: ExecutionId) -> bool {
+        self.open.contains_key(&id) || self.lost.contains_key(&id)
     }
 
     /// The open executions of this job, and of none that had its name before, oldest first.
@@ -169,11 +178,6 @@ impl State {
         let created = job.created;
         let rows = self.open_by_job.of(&job.spec.name).filter_map(|id| self.open.get(&id));
         rows.filter(move |row| row.job_created == created)
-    }
-
-    /// The executions that have ended.
-    pub fn history(&self) -> &History {
-        &self.history
     }
 }
 
@@ -190,7 +194,7 @@ impl From<State> for Image {
             groups: state.groups.values().copied().collect(),
             carried: state.carried.image(),
             timezone: state.timezone,
-            history: state.history,
+            lost: state.lost.values().cloned().collect(),
         }
     }
 }
@@ -204,7 +208,6 @@ impl From<Image> for State {
             timezone: image.timezone,
             nodes: image.nodes.into_iter().collect(),
             groups: image.groups.into_iter().map(|group| (group.id, group)).collect(),
-            history: image.history,
             carried: Carried::restore(image.carried),
             ..Self::default()
         };
@@ -214,6 +217,9 @@ impl From<Image> for State {
         for row in image.open {
             state.store_open(row);
         }
+        for row in image.lost {
+            state.store_lost(row);
+        }
         state
     }
 }
@@ -221,12 +227,18 @@ impl From<Image> for State {
 impl State {
     /// Puts a job in the place of the one of its name, and its `next` into the timetable.
     pub(super) fn store_job(&mut self, job: Arc<Job>) {
-        let name = job.spec.name.clone();
-        self.remove_job(&name);
-        if let (false, Some(next)) = (job.spec.disabled, job.next) {
-            self.due.insert((next, name.clone()));
+        let due = |job: &Job| if job.spec.disabled { None } else { job.next };
+        let (name, after) = (job.spec.name.clone(), due(&job));
+        let before = self.jobs.insert(name.clone(), job).and_then(|old| due(&old));
+        if before == after {
+            return;
         }
-        self.jobs.insert(name, job);
+        if let Some(next) = before {
+            self.due.remove(&(next, name.clone()));
+        }
+        if let Some(next) = after {
+            self.due.insert((next, name));
+        }
     }
 
     /// Takes a job and its `next` out.
@@ -249,5 +261,31 @@ impl State {
         let row = self.open.remove(&id)?;
         self.open_by_job.remove(&row.job, id);
         Some(row)
+    }
+
+    /// Remembers an execution that ended as lost.
+    pub(super) fn store_lost(&mut self, row: Arc<Execution>) {
+        self.lost_by_job.insert(&row.job, row.id);
+        self.lost.insert(row.id, row);
+        if self.lost.len() > LOST_COUNT_MAX
+            && let Some(oldest) = self.lost.get_min().map(|(id, _)| *id)
+        {
+            self.remove_lost(oldest);
+        }
+    }
+
+    /// Takes an execution that ended as lost out.
+    pub(super) fn remove_lost(&mut self, id: ExecutionId) -> Option<Arc<Execution>> {
+        let row = self.lost.remove(&id)?;
+        self.lost_by_job.remove(&row.job, id);
+        Some(row)
+    }
+
+    /// Takes out what is remembered of the ended executions of a job.
+    pub(super) fn forget_lost(&mut self, job: &JobName) {
+        let ids: Vec<ExecutionId> = self.lost_by_job.of(job).collect();
+        for id in ids {
+            self.remove_lost(id);
+        }
     }
 }

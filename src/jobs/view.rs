@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 
 use serde::{Serialize, Serializer};
 
-use crate::jobs::apply::tail;
 use crate::jobs::job::{Execution, Job, JobStatus, Outcome};
 use crate::time::Wall;
 
@@ -154,16 +153,6 @@ impl<'a> From<&'a Execution> for ExecutionView<'a> {
             trigger: row.trigger.as_str(),
             lateness: row.lateness().map(|late| late.as_secs_f64()),
         }
-    }
-}
-
-impl ExecutionView<'_> {
-    /// Keeps the last `len_max` bytes of the output.
-    #[must_use]
-    pub fn with_output_limit(self, len_max: usize) -> Self {
-        let output = tail(self.output, len_max);
-        let output_truncated = self.output_truncated || output.len() < self.output.len();
-        Self { output, output_truncated, ..self }
     }
 }
 

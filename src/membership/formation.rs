@@ -338,6 +338,11 @@ impl Formation {
         }
     }
 
+    /// Whether this node knows a founded cluster, so that nothing is left to be proposed.
+    pub fn is_over(&self) -> bool {
+        matches!(self.stage, Stage::Done(Some(_)))
+    }
+
     /// The pledge on disk.
     pub fn pledge(&self) -> Option<&Pledge> {
         self.pledge.as_ref()

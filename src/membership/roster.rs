@@ -122,6 +122,7 @@ pub struct Roster {
     timer_seq: u64,
     joins: Joins,
     alive: BTreeMap<NodeId, Gossiper>,
+    version: u64,
     dead_since: BTreeMap<NodeId, Mono>,
     effects: VecDeque<RosterEffect>,
     refused: BTreeMap<SocketAddr, Mono>,
@@ -154,6 +155,7 @@ impl Roster {
             timer_seq: 0,
             joins: Joins::new(me.gossip, config.join, config.retry_interval, now),
             alive: BTreeMap::new(),
+            version: 0,
             dead_since: BTreeMap::new(),
             effects: VecDeque::new(),
             refused: BTreeMap::new(),
@@ -210,6 +212,9 @@ impl Roster {
                     }
                     self.drive(|foca, out| foca.handle_timer(timer, out));
                 }
+                if self.joins.poll_timeout().is_none_or(|at| at > self.now) {
+                    return;
+                }
                 let live = self.live_addrs();
                 for join in self.joins.on_timeout(self.now, &live, &mut self.rng) {
                     self.effects.push_back(RosterEffect::Resolve { join });
@@ -261,6 +266,11 @@ impl Roster {
     /// This node as the others know it.
     pub fn me(&self) -> &Gossiper {
         self.foca.identity()
+    }
+
+    /// Rises with every change of [`Roster::members`].
+    pub fn version(&self) -> u64 {
+        self.version
     }
 
     /// The other nodes that are alive, by id.
@@ -449,11 +459,13 @@ impl Roster {
             match (active.get(id), self.alive.get(id).copied()) {
                 (Some(now), before) if before != Some(*now) => {
                     self.alive.insert(*id, *now);
+                    self.version += 1;
                     self.dead_since.remove(id);
                     self.effects.push_back(RosterEffect::Up(*now));
                 }
                 (None, Some(before)) => {
                     self.alive.remove(id);
+                    self.version += 1;
                     self.dead_since.insert(*id, self.now);
                     self.effects.push_back(RosterEffect::Down(before));
                     if before.server {

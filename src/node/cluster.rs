@@ -1,29 +1,44 @@
 //! The node among others: sessions, gossip, the founding of a cluster.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::io::{Event, Output};
-use super::links::LinkEvent;
+use super::links::{Admitted, LinkEvent, remember};
 use super::local::LocalFact;
 use super::message::Message;
 use super::{Life, Node, candidate};
 use crate::codec::encode;
 use crate::codec::frame::Lane;
-use crate::consensus;
-use crate::id::{ClusterId, NodeId, NodeName, SessionId, Term};
+use crate::consensus::{self, Trust, Waiting};
+use crate::id::{Boot, ClusterId, NodeId, NodeName, SessionId, Term};
 use crate::membership::formation::{Candidate, Formation, FormationEffect, Pledge, Proposal};
 use crate::membership::gossip::Gossiper;
 use crate::membership::roster::RosterEffect;
 use crate::node::disk::After;
 
+/// How many addresses a node takes over into its next life.
+const JOIN_MAX: usize = 16;
+
+/// What it was worked out from whom to dial. As long as it is the same, so is the result.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct DialBasis {
+    links: u64,
+    roster: u64,
+    members: Arc<BTreeMap<NodeId, consensus::Peer>>,
+}
+
 impl Node {
     pub(super) fn on_frame(&mut self, session: SessionId, payload: &[u8]) {
         let state = self.engine.as_ref().map(|engine| engine.machine());
-        let boot_of = |id: NodeId| {
+        let members = &self.raft.members;
+        let admitted = |id: NodeId| {
             let state = state.as_ref()?;
-            state.0.nodes().find(|(_, record)| record.id == id).map(|(_, record)| record.boot)
+            let (_, record) = state.0.nodes().find(|(_, record)| record.id == id)?;
+            let addr = members.get(&id).map(|peer| peer.addr.clone());
+            Some(Admitted { boot: record.boot, addr })
         };
-        let events = self.links.on_frame(self.now.mono, session, payload, boot_of);
+        let events = self.links.on_frame(self.now.mono, session, payload, admitted);
         self.on_links(events);
     }
 
@@ -38,6 +53,12 @@ impl Node {
                     self.on_message(from, message);
                 }
                 LinkEvent::Refused(reason) => self.event(Event::Refused(reason)),
+                LinkEvent::Met(peer, met) => {
+                    remember(&mut self.local.met, peer, met.clone());
+                    let fact = encode(&LocalFact::Met(peer, met));
+                    self.disk.push_local(fact, Some(After::Nothing));
+                }
+                LinkEvent::SetBack { by, seen } => self.on_set_back(&by, seen),
                 LinkEvent::Garbled { peer, reason } => {
                     self.event(Event::Rejected { peer, reason });
                 }
@@ -50,9 +71,11 @@ impl Node {
             let (name, addr) = (entry.hello.name.clone(), entry.hello.peer_addr.clone());
             self.event(Event::MemberUp { name, addr });
         }
-        self.on_peer_changed(peer);
         if let Some(engine) = &mut self.engine {
             engine.on_connected(peer);
+        }
+        self.on_peer_changed(peer);
+        if self.engine.is_some() {
             let (term, leader) = self.known_leader;
             self.links.send(peer, Lane::Control, Message::Leads { term, leader });
         }
@@ -76,6 +99,9 @@ impl Node {
         }
         if self.known_leader.1 == Some(peer) {
             self.requests.recall(None);
+            if self.disk_full.is_some() && self.engine.is_some() {
+                self.learn_raft_leader();
+            }
         }
         self.look_again();
     }
@@ -83,7 +109,11 @@ impl Node {
     /// A peer said who it is, for the first time or again: it may belong to a cluster that this
     /// node does not belong to yet.
     fn on_peer_changed(&mut self, peer: NodeId) {
-        let cluster = self.links.peer(peer).and_then(|entry| entry.hello.cluster);
+        let Some(hello) = self.links.peer(peer).map(|entry| &entry.hello) else { return };
+        let (cluster, standing) = (hello.cluster, hello.standing.clone());
+        if let Some(engine) = &mut self.engine {
+            engine.on_standing(peer, standing);
+        }
         if let Some(cluster) = cluster {
             self.adopt(cluster);
         }
@@ -99,7 +129,34 @@ impl Node {
         }
     }
 
-    fn belong_to(&mut self, cluster: ClusterId) {
+    /// A server of this cluster has seen a later boot of this node: what the disk holds is older
+    /// than what this node has promised. It must not go on with it, and begins a new life.
+    fn on_set_back(&mut self, by: &NodeName, seen: Boot) {
+        let Some(cluster) = self.local.cluster else { return };
+        // One that stops has nothing more to say.
+        if matches!(self.life, Life::Stopping { .. } | Life::Over) {
+            return;
+        }
+        for execution in self.agent.running().collect::<Vec<_>>() {
+            let reason = "its node's disk was set back".to_owned();
+            self.outputs.push_back(Output::Kill { execution, reason });
+        }
+        let boot = self.config.boot;
+        let reason = format!(
+            "the data directory was put back from an older image: this is boot {boot}, and {by} \
+             has seen boot {seen}"
+        );
+        let known = self.links.peers().map(|(_, peer)| peer.hello.gossip_addr.clone());
+        let known = known.chain(self.roster.members().map(|member| member.gossip.to_string()));
+        let mut join: Vec<String> = known.collect();
+        join.sort();
+        join.dedup();
+        join.truncate(JOIN_MAX);
+        self.life = Life::Over;
+        self.outputs.push_back(Output::Reincarnate { reason, cluster, join });
+    }
+
+    pub(super) fn belong_to(&mut self, cluster: ClusterId) {
         self.local.cluster = Some(cluster);
         let fact = encode(&LocalFact::Cluster(cluster));
         self.disk.push_local(fact, Some(After::Cluster(cluster)));
@@ -118,7 +175,7 @@ impl Node {
     pub(super) fn on_message(&mut self, from: NodeId, message: Message) {
         match message {
             // The links have dealt with these.
-            Message::Hello(_) | Message::Refused(_) => {}
+            Message::Hello(_) | Message::Refused(_) | Message::SetBack { .. } => {}
             Message::Raft(message) => self.on_raft(from, message),
             Message::Formation(message) => {
                 if let Some(formation) = &mut self.formation {
@@ -133,11 +190,23 @@ impl Node {
             Message::ReadIndexIs { id, index } => self.on_read_index_is(from, id, index),
             Message::Leave => self.on_leave_wish(from),
             Message::Removed => self.on_removed(from),
+            Message::Standing(standing) => {
+                self.links.note_standing(from, standing.clone());
+                if let Some(engine) = &mut self.engine {
+                    engine.on_standing(from, standing);
+                }
+            }
         }
     }
 
-    /// Raft is spoken only within a cluster.
+    /// Raft is spoken only within a cluster. Entries that this node has no room for are dropped:
+    /// the leader, which gets no answer, sends them again.
     fn on_raft(&mut self, from: NodeId, message: consensus::Message) {
+        let appends =
+            matches!(&message, consensus::Message::Append { entries, .. } if !entries.is_empty());
+        if appends && self.unkept.is_full() {
+            return;
+        }
         let theirs = self.links.peer(from).and_then(|peer| peer.hello.cluster);
         let ours = self.links.me().cluster;
         match &mut self.engine {
@@ -147,8 +216,16 @@ impl Node {
     }
 
     pub(super) fn run_links(&mut self) -> bool {
-        let targets = self.targets();
-        self.links.want(self.now.mono, targets);
+        let basis = DialBasis {
+            links: self.links.version(),
+            roster: self.roster.version(),
+            members: Arc::clone(&self.raft.members),
+        };
+        if self.dial_basis.as_ref() != Some(&basis) {
+            let targets = self.targets();
+            self.links.want(self.now.mono, targets);
+            self.dial_basis = Some(basis);
+        }
         let events = self.links.on_timeout(self.now.mono);
         let acted = !events.is_empty();
         self.on_links(events);
@@ -205,11 +282,20 @@ impl Node {
     pub(super) fn run_formation(&mut self) -> bool {
         let now = self.now.mono;
         let Some(formation) = &mut self.formation else { return false };
+        let is_known = self.formation_basis == Some(self.links.version());
+        if is_known && formation.is_over() {
+            return self.drain_formation();
+        }
+        self.formation_basis = Some(self.links.version());
         let linked = self.links.peers().filter(|(_, peer)| peer.session.is_some());
         let servers = linked.filter(|(_, peer)| peer.hello.server);
         let peers: Vec<Candidate> = servers.map(|(_, peer)| candidate(&peer.hello)).collect();
         formation.update(now, &peers);
         formation.on_timeout(now);
+        self.drain_formation()
+    }
+
+    fn drain_formation(&mut self) -> bool {
         let mut acted = false;
         while let Some(effect) = self.formation.as_mut().and_then(Formation::poll_effect) {
             acted = true;
@@ -269,10 +355,12 @@ impl Node {
             (None, None) if known == Some(from) => self.learn_leader(known_term, None),
             (None, _) => {}
             (Some(_), _) => {
-                match leads {
-                    true => self.disclaiming.remove(&from),
-                    false => self.disclaiming.insert(from),
-                };
+                if leads {
+                    self.disclaiming.remove(&from);
+                    self.note_claim(from, term);
+                } else {
+                    self.disclaiming.insert(from);
+                }
                 self.learn_raft_leader();
             }
         }
@@ -284,7 +372,10 @@ impl Node {
     /// Takes note of whom Raft names, unless that one says itself that it does not lead.
     pub(super) fn learn_raft_leader(&mut self) {
         let leader = self.raft.leader.filter(|leader| !self.disclaiming.contains(leader));
-        self.learn_leader(self.raft.term, leader);
+        match (leader, self.claimed_leader()) {
+            (None, Some((term, claimed))) => self.learn_leader(term, Some(claimed)),
+            (leader, _) => self.learn_leader(self.raft.term, leader),
+        }
     }
 
     /// Takes note of who leads; whoever waits for a leader acts on it.
@@ -329,6 +420,10 @@ impl Node {
             }
             (None, Some(_)) => self.missing_voters(),
         };
+        if let Some(doubts) = self.doubts() {
+            text.push_str("; ");
+            text.push_str(&doubts);
+        }
         let unanswered = self.roster.unanswered();
         if !unanswered.is_empty() {
             text.push_str("; ");
@@ -371,6 +466,33 @@ impl Node {
             voters.len(),
             silent.join(", ")
         )
+    }
+
+    /// Who is in doubt about its log, and what it waits for; `None` if nobody is.
+    pub(super) fn doubts(&self) -> Option<String> {
+        let mut texts = Vec::new();
+        if let (Some(doubt), Some(engine)) = (self.raft.doubt, &self.engine) {
+            let waits = match engine.waiting() {
+                Some(Waiting::Leader) => "a leader".to_owned(),
+                Some(Waiting::Voters(silent)) => {
+                    let names = silent.iter().map(|&id| self.name_of(id).to_string());
+                    format!("a leader, or an answer from {}", names.collect::<Vec<_>>().join(", "))
+                }
+                Some(Waiting::Election) => "the others to elect a leader".to_owned(),
+                None => "its disk".to_owned(),
+            };
+            let (name, len) = (&self.config.name, doubt.len);
+            texts.push(format!(
+                "server {name} cut {len} bytes of its log at a crash and does not vote: \
+                 it waits for {waits}"
+            ));
+        }
+        let linked = self.links.peers().filter(|(_, peer)| peer.session.is_some());
+        for (_, peer) in linked.filter(|(_, peer)| peer.hello.standing.trust == Trust::InDoubt) {
+            let name = &peer.hello.name;
+            texts.push(format!("server {name} cut its log at a crash and does not vote yet"));
+        }
+        (!texts.is_empty()).then(|| texts.join("; "))
     }
 
     pub(super) fn run_notices(&mut self) {

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::consensus::LogBounds;
 use crate::dispatch::leader::Patience;
-use crate::id::{Boot, Incarnation, NodeId, NodeName};
+use crate::id::{Boot, ClusterId, Incarnation, NodeId, NodeName};
 use crate::membership::Profile;
 
 /// A node's settings. All of them hold until it stops, but for the tags.
@@ -25,6 +26,8 @@ pub struct NodeConfig {
     pub peer_addr: SocketAddr,
     /// Its tags; the reserved ones are added to them.
     pub tags: BTreeMap<String, String>,
+    /// The only cluster that it may belong to, known from an earlier life of its data directory.
+    pub joins: Option<ClusterId>,
     /// Whom to ask for the others, `host[:port]`, again and again.
     pub join: Vec<String>,
     /// The longest pause between two rounds of joining.
@@ -37,6 +40,8 @@ pub struct NodeConfig {
     pub profile: Profile,
     /// Stretches every time of Raft; 1 to 10.
     pub raft_multiplier: u8,
+    /// How large the log gets.
+    pub log: LogBounds,
     /// The leader's patience.
     pub patience: Patience,
     /// The time zone of jobs that name none, if this node founds the cluster: an IANA name.

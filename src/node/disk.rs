@@ -1,9 +1,6 @@
 //! What waits for the disk: one group is being synced, the next one gathers.
 
-use std::collections::BTreeMap;
-
 use crate::codec::record::Record;
-use crate::consensus::SnapshotSource;
 use crate::dispatch::agent;
 use crate::id::{ClusterId, WriteId};
 use crate::node::io::Output;
@@ -25,6 +22,8 @@ pub(super) enum After {
     Pledge,
     /// The node belongs to this cluster.
     Cluster(ClusterId),
+    /// Nothing: it need only be durable soon.
+    Nothing,
 }
 
 #[derive(Debug, Default)]
@@ -38,7 +37,6 @@ struct Group {
 pub(super) struct DiskQueue {
     last: u64,
     in_flight: Option<(WriteId, Vec<After>)>,
-    snapshots: BTreeMap<WriteId, After>,
     waiting: Group,
     locals: usize,
 }
@@ -48,14 +46,6 @@ impl DiskQueue {
     pub(super) fn push_engine(&mut self, write: WriteId, records: Vec<Record>) {
         self.waiting.records.extend(records);
         self.waiting.after.push(After::Engine(write));
-    }
-
-    /// Has a snapshot written beside the groups, which it does not hold up.
-    pub(super) fn push_snapshot(&mut self, write: WriteId, snapshot: SnapshotSource) -> Output {
-        self.last += 1;
-        let id = WriteId(self.last);
-        self.snapshots.insert(id, After::Engine(write));
-        Output::Persist { write: id, records: Vec::new(), snapshot: Some(snapshot) }
     }
 
     /// Has a fact of the node's own written, and `after` done when it is durable. Without `after`
@@ -88,14 +78,11 @@ impl DiskQueue {
         let write = WriteId(self.last);
         let Group { records, after } = std::mem::take(&mut self.waiting);
         self.in_flight = Some((write, after));
-        Some(Output::Persist { write, records, snapshot: None })
+        Some(Output::Persist { write, records })
     }
 
     /// A group is durable: what follows, in order. Empty if it is not the one that was under way.
     pub(super) fn on_persisted(&mut self, write: WriteId) -> Vec<After> {
-        if let Some(after) = self.snapshots.remove(&write) {
-            return vec![after];
-        }
         match self.in_flight.take() {
             Some((id, after)) if id == write => after,
             other => {
@@ -107,6 +94,6 @@ impl DiskQueue {
 
     /// Whether nothing is under way and nobody waits.
     pub(super) fn is_idle(&self) -> bool {
-        self.in_flight.is_none() && self.snapshots.is_empty() && self.waiting.after.is_empty()
+        self.in_flight.is_none() && self.waiting.after.is_empty()
     }
 }

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use bytes::Bytes;
-
 use super::io::{Event, Output};
 use super::local::LocalFact;
 use super::message::{Message, Refusal};
@@ -12,7 +10,7 @@ use super::requests::OPEN_MAX;
 use super::{Life, Node};
 use crate::codec::encode;
 use crate::codec::frame::Lane;
-use crate::consensus::{self, Effect, Engine, ProposeError};
+use crate::consensus::{self, Effect, Engine, ProposeError, SnapshotDone, SnapshotTask, TaskId};
 use crate::dispatch::agent;
 use crate::dispatch::message::Message as Dispatch;
 use crate::id::{CommandId, LogIndex, NodeId, Term, WriteId};
@@ -28,14 +26,22 @@ impl Node {
             != (&status.voters, &status.learners, status.role, status.leader)
             || self.raft.term != status.term;
         let progressed = self.raft.applied != status.applied;
+        let reshaped = (self.raft.is_joint, self.raft.is_settled, self.raft.doubt)
+            != (status.is_joint, status.is_settled, status.doubt);
         let before = std::mem::replace(&mut self.raft, status);
         if changed {
             self.on_status(&before);
         }
-        if progressed {
+        if changed || reshaped {
             self.look_again();
+        } else if progressed {
+            self.look_at_jobs();
         }
         self.settle_founding();
+        let is_unsure = self.raft.leader.is_none() || self.raft.doubt.is_some();
+        if changed || reshaped || is_unsure {
+            self.tell_standing();
+        }
         let mut acted = changed || progressed;
         while let Some(effect) = self.engine.as_mut().and_then(Engine::poll_effect) {
             acted = true;
@@ -60,19 +66,20 @@ impl Node {
                     engine.on_disconnected(peer);
                 }
             }
-            Effect::Persist { write, snapshot: Some(snapshot), .. } => {
-                let output = self.disk.push_snapshot(write, snapshot);
-                self.outputs.push_back(output);
+            Effect::Persist { write, records } => self.disk.push_engine(write, records),
+            Effect::Snapshot { id, task } => {
+                if let SnapshotTask::Build(source) = &task {
+                    self.cover_by_history(source.index);
+                }
+                self.outputs.push_back(Output::Snapshot { id, task });
             }
-            Effect::Persist { write, records, snapshot: None } => {
-                self.disk.push_engine(write, records);
-            }
-            Effect::Applied { reply, .. } => self.on_applied(reply),
+            Effect::Applied { index, reply } => self.on_applied(index, reply),
             Effect::Proposed { id, result } => self.on_proposed(id, result),
             Effect::ReadIndex { id, result } => self.on_read_index_known(id, result.ok()),
             Effect::MembershipDone { change, result } => self.on_membership_done(&change, result),
             // Looked at after each run of the engine.
             Effect::StatusChanged => {}
+            Effect::Settled { doubt, how } => self.event(Event::Settled { doubt, how }),
             Effect::Rejected { peer, reason } => {
                 let reason = reason.to_string();
                 self.event(Event::Rejected { peer: Some(peer), reason });
@@ -97,8 +104,9 @@ impl Node {
         self.on_role();
     }
 
-    fn on_applied(&mut self, outcome: Outcome) {
-        self.look_again();
+    fn on_applied(&mut self, index: LogIndex, outcome: Outcome) {
+        self.look_at_jobs();
+        self.unkept.push(index, outcome.changes);
         let Some(id) = outcome.id else {
             if let Err(error) = outcome.applied {
                 self.event(Event::JobTrouble(format!("an entry of the log was skipped: {error}")));
@@ -124,25 +132,33 @@ impl Node {
             let result = Err(match error {
                 ProposeError::NotLeader { .. } | ProposeError::LeaseExpired => Refusal::NotLeader,
                 ProposeError::Busy => Refusal::Failed(RequestError::Busy(OPEN_MAX)),
+                ProposeError::LogFull => Refusal::Failed(RequestError::LogFull),
                 ProposeError::Unknown => Refusal::Failed(RequestError::Unknown),
             });
             self.links.send(to, Lane::Control, Message::Forwarded { id, result });
             return;
         }
         let Some(request) = self.requests.of_command(id) else { return };
-        if let Some(open) = self.requests.get_mut(request) {
-            open.exposed |= error == ProposeError::Unknown;
+        let Some(open) = self.requests.get_mut(request) else { return };
+        open.exposed |= error == ProposeError::Unknown;
+        if error == ProposeError::LogFull && !open.exposed {
+            return self.answer(request, Reply::Failed(RequestError::LogFull));
         }
         self.requests.pause(self.now.mono, request);
     }
 
-    pub(super) fn on_persisted(&mut self, write: WriteId, snapshot: Option<Bytes>) {
-        let mut snapshot = snapshot;
+    /// Peers are told how this server stands as soon as that changes.
+    fn tell_standing(&mut self) {
+        let Some(standing) = self.engine.as_ref().map(Engine::standing) else { return };
+        self.links.tell_standing(standing);
+    }
+
+    pub(super) fn on_persisted(&mut self, write: WriteId) {
         for after in self.disk.on_persisted(write) {
             match after {
                 After::Engine(write) => {
                     if let Some(engine) = &mut self.engine {
-                        engine.on_persisted(write, snapshot.take());
+                        engine.on_persisted(write);
                     }
                 }
                 After::Agent(fact) => self.agent.on_persisted(fact),
@@ -152,7 +168,14 @@ impl Node {
                     }
                 }
                 After::Cluster(cluster) => self.on_cluster_durable(cluster),
+                After::Nothing => {}
             }
+        }
+    }
+
+    pub(super) fn on_snapshot_done(&mut self, id: TaskId, done: SnapshotDone) {
+        if let Some(engine) = &mut self.engine {
+            engine.on_snapshot_done(id, done);
         }
     }
 

@@ -8,10 +8,13 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::codec::frame::Lane;
-use crate::codec::record::Record;
-use crate::consensus::SnapshotSource;
+use crate::codec::record::{Doubt, Record};
+use crate::consensus::{Settled, SnapshotDone, SnapshotTask, TaskId};
 use crate::dispatch::launch::LaunchSpec;
-use crate::id::{ClusterId, ExecutionId, NodeId, NodeName, RequestId, SessionId, Term, WriteId};
+use crate::id::{
+    ClusterId, ExecutionId, LogIndex, NodeId, NodeName, RequestId, SessionId, Term, WriteId,
+};
+use crate::jobs::history::change::{Change, Page, Query};
 use crate::jobs::job::RunResult;
 use crate::node::request::{Reply, Request};
 
@@ -73,8 +76,26 @@ pub enum Input {
     Persisted {
         /// Which.
         write: WriteId,
-        /// The bytes of its snapshot, if it had one.
-        snapshot: Option<Bytes>,
+    },
+    /// What came of [`Output::Snapshot`].
+    SnapshotDone {
+        /// Which task.
+        id: TaskId,
+        /// What came of it.
+        done: SnapshotDone,
+    },
+    /// All changes of [`Output::History`] up to and with this entry are carried out: a page that is
+    /// read from here on shows them. Whether they are durable is another matter.
+    HistoryKept {
+        /// The greatest `upto` that was carried out.
+        upto: LogIndex,
+    },
+    /// The rows that [`Output::ReadHistory`] asked for.
+    HistoryRead {
+        /// Whose request it was.
+        id: RequestId,
+        /// The rows, or why they could not be read.
+        page: Result<Page, String>,
     },
     /// The disk failed. What it holds is unknown, so the node halts.
     DiskFailed {
@@ -149,14 +170,37 @@ pub enum Output {
         name: String,
     },
     /// Write these records in order, sync, and answer with [`Input::Persisted`]. Groups of records
-    /// come one at a time; a snapshot comes alone, and does not hold up the groups.
+    /// come one at a time.
     Persist {
         /// The node's name for the group.
         write: WriteId,
         /// The records.
         records: Vec<Record>,
-        /// A snapshot to be encoded and made durable, in place of records.
-        snapshot: Option<SnapshotSource>,
+    },
+    /// Do something with snapshot files, beside the groups of records, and answer with
+    /// [`Input::SnapshotDone`] where the task says so.
+    Snapshot {
+        /// The node's name for the task.
+        id: TaskId,
+        /// What to do.
+        task: SnapshotTask,
+    },
+    /// Carry out these changes of the history of executions in their order, those that were carried
+    /// out before excepted, and answer with [`Input::HistoryKept`]. No sync is needed: the log has
+    /// what they came from, and at the next boot all that a snapshot does not cover come again.
+    History {
+        /// The last entry that these changes cover; the changes that come later have greater ones.
+        upto: LogIndex,
+        /// Each with the entry that it came from, in the order of the log.
+        changes: Vec<(LogIndex, Change)>,
+    },
+    /// Read rows of the history as they are after all changes that were put out before this, and
+    /// answer with [`Input::HistoryRead`], once. At most 16 have no answer at a time.
+    ReadHistory {
+        /// Whose request it is.
+        id: RequestId,
+        /// Which rows.
+        query: Query,
     },
     /// Start a process and answer with [`Input::RunFinished`] when it has ended.
     Launch(LaunchSpec),
@@ -178,6 +222,17 @@ pub enum Output {
     Event(Event),
     /// The node has stopped in good order; nothing follows.
     Stopped,
+    /// The node's disk was set back to an earlier time, and it must not go on with what it holds;
+    /// nothing follows. Put the log, the snapshots and the history aside, draw another incarnation,
+    /// and start again with [`NodeConfig::joins`](super::config::NodeConfig::joins).
+    Reincarnate {
+        /// What has shown it, for people.
+        reason: String,
+        /// The only cluster that the new incarnation may belong to.
+        cluster: ClusterId,
+        /// The gossip addresses of the others, `ip:port`: some of those it must find again.
+        join: Vec<String>,
+    },
     /// The node cannot go on; nothing follows. Restart it.
     Halt {
         /// Why.
@@ -203,6 +258,15 @@ pub enum Event {
     },
     /// Nobody leads, and this is what is missing. Repeated every 10 s.
     NoLeader(String),
+    /// The end of this server's log was cut at a start: it does not vote until that is settled.
+    InDoubt(Doubt),
+    /// The doubt is over, and this server votes again.
+    Settled {
+        /// What was cut.
+        doubt: Doubt,
+        /// Why it is over.
+        how: Settled,
+    },
     /// A member came up.
     MemberUp {
         /// Its name.
@@ -249,6 +313,14 @@ pub enum Event {
     DiskFree,
     /// An execution is about to start here.
     Launching(ExecutionId),
+    /// The store of the history does not keep up. A leader claims nothing and takes no results
+    /// until it has caught up.
+    HistoryBehind {
+        /// How many bytes of changes wait for it.
+        bytes: u64,
+    },
+    /// The store of the history keeps up again.
+    HistoryCaughtUp,
 }
 
 impl fmt::Display for Event {
@@ -259,6 +331,25 @@ impl fmt::Display for Event {
             Self::LeadershipLost(term) => write!(f, "this node no longer leads (term {term})"),
             Self::LeaderKnown { leader, term } => write!(f, "{leader} leads in term {term}"),
             Self::NoLeader(missing) => write!(f, "no leader: {missing}"),
+            Self::InDoubt(Doubt { next, segment, offset, len }) => write!(
+                f,
+                "the log was cut by {len} bytes at byte {offset} of segment {segment}, half \
+                 written at a crash: entries from {next} on may be missing here, so this server \
+                 does not vote until a leader has confirmed its log"
+            ),
+            Self::Settled { how: Settled::ByLeader, .. } => {
+                write!(f, "the log agrees with the leader's again, and this server votes")
+            }
+            Self::Settled { doubt, how: Settled::WithoutQuorum } => {
+                let Doubt { next, segment, offset, len } = doubt;
+                write!(
+                    f,
+                    "this server votes again although its log was cut: all voters answer, and \
+                     those whose logs are whole are no quorum. Entries from {next} on that stood \
+                     in the {len} bytes from byte {offset} of segment {segment} are lost, unless \
+                     another server has them"
+                )
+            }
             Self::MemberUp { name, addr } => write!(f, "member {name} at {addr} is up"),
             Self::MemberDown { name } => write!(f, "member {name} does not answer"),
             Self::MemberLeft { name } => write!(f, "member {name} has left"),
@@ -278,6 +369,11 @@ impl fmt::Display for Event {
             Self::DiskFull(reason) => write!(f, "the disk is full, writes wait: {reason}"),
             Self::DiskFree => f.write_str("the disk takes writes again"),
             Self::Launching(execution) => write!(f, "execution {execution} starts"),
+            Self::HistoryBehind { bytes } => write!(
+                f,
+                "the store of the history is {bytes} bytes behind; nothing new is run meanwhile"
+            ),
+            Self::HistoryCaughtUp => f.write_str("the store of the history has caught up"),
         }
     }
 }

@@ -5,12 +5,14 @@
 //! as any acknowledgement) and its clock is set, until Raft says that it no longer holds a quorum.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::RngExt;
 
 use super::Node;
 use super::clock::OFF_MAX;
+use super::history::weight_of;
 use super::io::Event;
 use super::message::Message;
 use crate::codec::encode;
@@ -56,9 +58,21 @@ pub(super) struct Leading {
     changing: bool,
     admitting: BTreeMap<NodeId, Boot>,
     settling: bool,
-    look: bool,
+    look: Look,
+    /// When it looks at everything though nothing has happened.
+    look_at: Mono,
     wake: Option<Mono>,
     clock_off_at: Option<Mono>,
+}
+
+/// What a leader has to look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Look {
+    Nothing,
+    /// What is due and what runs.
+    Jobs,
+    /// That, and who is there and who votes.
+    Everything,
 }
 
 /// Whether a leader's state is as fresh as any acknowledgement.
@@ -76,9 +90,24 @@ enum Fresh {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Own {
     Claim,
-    Report { execution: ExecutionId, ack: Option<NodeId> },
+    /// Its `weight` is that of the row that it will make.
+    Report {
+        execution: ExecutionId,
+        ack: Option<NodeId>,
+        weight: u64,
+    },
     Admit(NodeId),
     Settle,
+}
+
+impl Own {
+    /// What it will add to the history.
+    fn weight(self) -> u64 {
+        match self {
+            Self::Report { weight, .. } => weight,
+            Self::Claim | Self::Admit(_) | Self::Settle => 0,
+        }
+    }
 }
 
 impl Leading {
@@ -97,14 +126,24 @@ impl Node {
     /// Something has happened that a leader may have to act on.
     pub(super) fn look_again(&mut self) {
         if let Some(leading) = &mut self.leading {
-            leading.look = true;
+            leading.look = Look::Everything;
+        }
+    }
+
+    /// Entries were applied. They move no server that votes, so under load a leader need not look
+    /// for each batch at who is there.
+    pub(super) fn look_at_jobs(&mut self) {
+        let is_quiet = self.raft.is_settled && self.raft.learners.is_empty();
+        let look = if is_quiet { Look::Jobs } else { Look::Everything };
+        if let Some(leading) = &mut self.leading {
+            leading.look = leading.look.max(look);
         }
     }
 
     /// The cluster's clock; `None` unless this node leads and hears a quorum.
     fn cluster_now(&mut self) -> Option<Wall> {
         self.leading.as_ref()?;
-        let floor = self.state()?.last_stamp();
+        let floor = self.engine.as_ref()?.read_machine(|machine| machine.0.last_stamp());
         let voters: Vec<NodeId> = self.raft.voters.iter().copied().collect();
         self.clock.read(self.now, self.links.me().id, &voters, floor)
     }
@@ -129,7 +168,8 @@ impl Node {
                 changing: false,
                 admitting: BTreeMap::new(),
                 settling: false,
-                look: true,
+                look: Look::Everything,
+                look_at: self.now.mono,
                 wake: None,
                 clock_off_at: None,
             });
@@ -155,7 +195,9 @@ impl Node {
             if let Some(leading) = &mut self.leading
                 && matches!(leading.stage, Fresh::Asking | Fresh::At(_))
             {
-                leading.look = index.is_some();
+                if index.is_some() {
+                    leading.look = Look::Everything;
+                }
                 leading.stage = index.map_or(Fresh::Asking, Fresh::At);
             }
             return;
@@ -178,18 +220,29 @@ impl Node {
         let now = self.now.mono;
         let Some(leading) = &mut self.leading else { return false };
         let due = leading.wake.is_some_and(|at| at <= now);
-        if !leading.look && !due {
+        let look = std::mem::replace(&mut leading.look, Look::Nothing);
+        if look == Look::Nothing && !due {
             return false;
         }
-        leading.look = false;
-        leading.wake = Some(now + LOOK_EVERY);
+        let is_new = !matches!(leading.stage, Fresh::Yes(_));
+        let looks_around = look == Look::Everything || is_new || now >= leading.look_at;
+        if looks_around {
+            leading.look_at = now + LOOK_EVERY;
+        }
+        leading.wake = Some(leading.look_at);
         self.become_fresh();
         let Some(wall) = self.cluster_now() else { return false };
+        if self.disk_full.is_some() {
+            self.hand_over_full_disk();
+            return true;
+        }
         let at = Now { mono: now, wall };
         let clock_off = self.hand_over_if_clock_is_off();
-        self.introduce(wall);
-        self.pilot();
-        if !clock_off {
+        if looks_around {
+            self.introduce(wall);
+            self.pilot();
+        }
+        if !clock_off && !self.unkept.is_behind() {
             self.dispatch(at);
         }
         true
@@ -214,12 +267,21 @@ impl Node {
                     Leader::new(term, since, self.booted, patience, self.rng.random::<u64>());
                 leading.stage = Fresh::Yes(Box::new(leader));
                 self.event(Event::LeadershipWon(term));
-                // Now reports are heard: whoever has any sends them again.
-                let leader = Some(self.id());
-                self.links.send_all(&Message::Leads { term, leader });
-                self.agent.report_all();
+                self.hear_reports();
             }
         }
+    }
+
+    /// Reports are heard from here on: whoever has any sends them again.
+    pub(super) fn hear_reports(&mut self) {
+        let Some(Leading { term, stage: Fresh::Yes(_), look, .. }) = &mut self.leading else {
+            return;
+        };
+        *look = Look::Everything;
+        let term = *term;
+        let leader = Some(self.id());
+        self.links.send_all(&Message::Leads { term, leader });
+        self.agent.report_all();
     }
 
     /// A leader whose clock is off the cluster's claims nothing, and lets one lead whose is not.
@@ -248,13 +310,16 @@ impl Node {
         let me = self.id();
         let linked = |id: &&NodeId| **id != me && self.links.session_of(**id).is_some();
         let matched = |id: &&NodeId| self.matched(**id);
-        let to = self.raft.voters.iter().filter(linked).max_by_key(matched).copied();
+        let in_doubt =
+            |id: &&NodeId| self.engine.as_ref().is_some_and(|engine| engine.is_in_doubt(**id));
+        let able = self.raft.voters.iter().filter(linked).filter(|id| !in_doubt(id));
+        let to = able.max_by_key(matched).copied();
         if let (true, Some(to)) = (self.leading.is_some(), to) {
             self.transfer(to);
         }
     }
 
-    fn transfer(&mut self, to: NodeId) {
+    pub(super) fn transfer(&mut self, to: NodeId) {
         let Some(engine) = &mut self.engine else { return };
         if let Err(error) = engine.transfer(to) {
             tracing::debug!(%error, %to, "leadership is not handed over");
@@ -322,7 +387,7 @@ impl Node {
             self.propose_own(at.wall, Command::Claim(step.claims), Own::Claim);
         }
         for (execution, result) in step.lost {
-            let own = Own::Report { execution, ack: None };
+            let own = Own::Report { execution, ack: None, weight: weight_of(&result) };
             self.propose_own(at.wall, Command::Finished { execution, result }, own);
         }
         for (to, order) in step.orders {
@@ -331,7 +396,19 @@ impl Node {
     }
 
     /// The nodes of the leader's region that answer, itself included.
-    fn nodes(&self) -> Vec<NodeView> {
+    fn nodes(&mut self) -> Arc<[NodeView]> {
+        let version = self.links.version();
+        if let Some((of, nodes)) = &self.nodes
+            && *of == version
+        {
+            return Arc::clone(nodes);
+        }
+        let nodes: Arc<[NodeView]> = self.list_nodes().into();
+        self.nodes = Some((version, Arc::clone(&nodes)));
+        nodes
+    }
+
+    fn list_nodes(&self) -> Vec<NodeView> {
         let me = self.links.me();
         let same_region =
             |tags: &BTreeMap<String, String>| tags.get("region") == me.tags.get("region");
@@ -340,6 +417,7 @@ impl Node {
             id: me.id,
             name: me.name.clone(),
             tags: me.tags.clone(),
+            disk_full: me.disk_full,
             session: Some(crate::id::SessionId(u64::MAX)),
         };
         let peers = self.links.peers().filter(|(_, peer)| peer.hello.cluster == me.cluster);
@@ -348,6 +426,7 @@ impl Node {
             id,
             name: peer.hello.name.clone(),
             tags: peer.hello.tags.clone(),
+            disk_full: peer.hello.disk_full,
             session: peer.session,
         };
         let mut nodes: Vec<NodeView> = std::iter::once(own).chain(peers.map(view)).collect();
@@ -356,21 +435,30 @@ impl Node {
     }
 
     pub(super) fn on_report(&mut self, from: NodeId, report: Report) {
+        // Whoever has it keeps it until it is booked, and reports it again.
+        if self.disk_full.is_some() {
+            return;
+        }
         let Some(state) = self.state() else { return };
         let execution = report.execution;
         let ended = matches!(report.progress, Progress::Finished(_));
         let Some(wall) = self.cluster_now() else { return };
         let Some(Leading { stage: Fresh::Yes(leader), .. }) = &mut self.leading else { return };
-        let open = state.execution(execution).is_some_and(|row| row.outcome.is_open());
-        let lost = state
-            .execution(execution)
-            .is_some_and(|row| row.outcome == crate::jobs::job::Outcome::Lost);
-        if ended && !open && !lost {
+        // Its claim is in this state, which is fresh: an execution that is not open has its end.
+        if ended && !state.awaits_end(execution) {
             return self.tell(from, Dispatch::Ack(execution));
+        }
+        let weight = match &report.progress {
+            Progress::Finished(result) => weight_of(result),
+            Progress::Started(_) => 0,
+        };
+        // Its node keeps it and reports it again.
+        if ended && !self.unkept.has_room(weight) {
+            return;
         }
         if let Some(command) = leader.on_report(report) {
             let ack = ended.then_some(from);
-            self.propose_own(wall, command, Own::Report { execution, ack });
+            self.propose_own(wall, command, Own::Report { execution, ack, weight });
         }
     }
 
@@ -380,6 +468,7 @@ impl Node {
         let id = CommandId { node: self.id(), boot: self.config.boot, seq };
         let payload = encode(&Stamped { stamp, id: None, command });
         if let Some(engine) = &mut self.engine {
+            self.unkept.on_proposed(own.weight());
             self.own.insert(id, own);
             engine.propose(id, payload);
         }
@@ -388,13 +477,14 @@ impl Node {
     /// True if the proposal was one of the node's own, which is settled by this.
     pub(super) fn on_own_proposal(&mut self, id: CommandId, taken: bool) -> bool {
         let Some(own) = self.own.remove(&id) else { return false };
-        if let Own::Report { execution, ack: Some(node) } = own
+        self.unkept.on_settled(own.weight());
+        if let Own::Report { execution, ack: Some(node), .. } = own
             && taken
         {
             self.tell(node, Dispatch::Ack(execution));
         }
         let Some(leading) = &mut self.leading else { return true };
-        leading.look = true;
+        leading.look = Look::Everything;
         match (own, &mut leading.stage) {
             (Own::Claim, Fresh::Yes(leader)) => leader.on_claimed(),
             (Own::Report { execution, .. }, Fresh::Yes(leader)) => leader.on_reported(execution),
@@ -412,14 +502,21 @@ impl Node {
     /// Works out a client's write and proposes it.
     ///
     /// # Errors
-    /// If it is not valid as the state stands.
+    /// If it is not valid as the state stands, or the disk is full.
     pub(super) fn propose_write(
         &mut self,
         id: CommandId,
         write: &Write,
     ) -> Result<(), RequestError> {
+        if matches!(write, Write::RunJob(_)) && self.unkept.is_behind() {
+            let text = "the disk is behind with it, and nothing new is run until it has caught up";
+            return Err(RequestError::HistoryUnavailable(text.into()));
+        }
         let no_leader = || RequestError::NoLeader("this node no longer leads".into());
         let state = self.state().ok_or(RequestError::NotServer)?;
+        if let Some(refusal) = self.refusal_of_full_disk() {
+            return Err(refusal);
+        }
         let now = self.cluster_now().ok_or_else(no_leader)?;
         let stamp = now.max(state.last_stamp());
         let command = self.prepare(&state, stamp, write).map_err(RequestError::Invalid)?;
@@ -433,7 +530,10 @@ impl Node {
         match write {
             Write::PutJob(spec) => {
                 let anchor = state.anchor_for(spec, stamp);
-                let next = next_of(state, spec, stamp, anchor)?;
+                let next = match known_next(state, spec, stamp) {
+                    Some(next) => Some(next),
+                    None => next_of(state, spec, stamp, anchor)?,
+                };
                 Ok(Command::PutJob { spec: spec.clone(), timing: Timing { anchor, next } })
             }
             Write::DeleteJob(name) => Ok(Command::DeleteJob { name: name.clone() }),
@@ -483,6 +583,14 @@ impl Node {
     pub(super) fn forwarded_by(&mut self, id: CommandId) -> Option<NodeId> {
         self.forwarded.remove(&id)
     }
+}
+
+/// The next instant of a stored job that is put again with the times that it has: what was worked
+/// out for them holds until it is due.
+fn known_next(state: &State, spec: &JobSpec, stamp: Wall) -> Option<Wall> {
+    let job = state.job(&spec.name)?;
+    let is_same = job.spec.has_times_of(spec) && !job.spec.disabled && !spec.disabled;
+    job.next.filter(|next| is_same && *next > stamp)
 }
 
 fn next_of(
@@ -545,15 +653,15 @@ impl Node {
         }
         if let Some(leading) = &mut self.leading {
             leading.changing = false;
-            leading.look = true;
+            leading.look = Look::Everything;
         }
     }
 
     fn configured(&self) -> Vec<Server> {
         let since = self.leading.as_ref().map_or(self.now.mono, |leading| leading.since);
         let server = |id: NodeId, role: RaftRole| {
-            let alive =
-                id == self.id() || self.links.session_of(id).is_some() || self.roster.is_alive(id);
+            let gossips = self.roster.is_alive(id) && !self.is_reborn(id);
+            let alive = id == self.id() || self.links.session_of(id).is_some() || gossips;
             let dead = Health::Dead { since: self.roster.dead_since(id).unwrap_or(since) };
             Server {
                 id,
@@ -568,6 +676,18 @@ impl Node {
         let voters = self.raft.voters.iter().map(|&id| server(id, RaftRole::Voter));
         let learners = self.raft.learners.iter().map(|&id| server(id, RaftRole::Learner));
         voters.chain(learners).collect()
+    }
+
+    /// Whether another life of the server lives at its address: then this one is dead, whatever
+    /// gossip still says.
+    fn is_reborn(&self, id: NodeId) -> bool {
+        let Some(old) = self.raft.members.get(&id) else { return false };
+        self.links.peers().any(|(other, peer)| {
+            *other != id
+                && peer.session.is_some()
+                && peer.hello.name.as_str() == old.name
+                && peer.hello.peer_addr == old.addr
+        })
     }
 
     /// What a server wants. That it asked to leave holds for that life alone: whoever starts it
@@ -589,7 +709,7 @@ impl Node {
         asked.filter(|&id| !is_in(id) && self.wish_of(id) == Wish::Leave).collect()
     }
 
-    fn matched(&self, id: NodeId) -> Option<LogIndex> {
+    pub(super) fn matched(&self, id: NodeId) -> Option<LogIndex> {
         self.raft.followers.get(&id).and_then(|follower| follower.matched)
     }
 
@@ -615,7 +735,7 @@ impl Node {
         match (self.raft_leader(), &mut self.leading) {
             (Some(leader), Some(leading)) if leader == me => {
                 leading.leaving.insert(me, self.config.boot);
-                leading.look = true;
+                leading.look = Look::Everything;
             }
             (Some(leader), _) => {
                 self.links.send(leader, Lane::Control, Message::Leave);
@@ -629,7 +749,7 @@ impl Node {
         let boot = self.links.peer(from).map(|peer| peer.hello.boot);
         if let (Some(leading), Some(boot)) = (&mut self.leading, boot) {
             leading.leaving.insert(from, boot);
-            leading.look = true;
+            leading.look = Look::Everything;
         }
     }
 }

@@ -6,6 +6,8 @@
 //!
 //! **Invariants**
 //! - A node of another cluster, of a taken name, or with a boot that was seen before is refused.
+//! - A node is told that its disk was set back only by a server of its own cluster that has seen a
+//!   later boot of it at the same address. A live twin elsewhere is refused, and nothing more.
 //! - There is at most one session to a node; of two, the newer stays.
 //! - What one turn says to one node in one lane leaves as one frame.
 
@@ -15,12 +17,14 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use serde::{Deserialize, Serialize};
 
 use super::io::{DialId, Output};
 use super::message::{Envelope, Hello, Message};
 use crate::codec::frame::{FRAME_LEN_MAX, Lane};
 use crate::codec::{decode, encode};
-use crate::id::{Boot, NodeId, SessionId};
+use crate::consensus::Standing;
+use crate::id::{Boot, NodeId, NodeName, SessionId};
 use crate::time::{Mono, Now, Wall};
 
 /// A session whose other side has not said Hello after this long is closed.
@@ -39,6 +43,9 @@ const REFUSAL_LINGER: Duration = Duration::from_secs(1);
 /// How many nodes are remembered. The oldest of those without a session are forgotten first.
 const PEERS_MAX: usize = 20_000;
 
+/// How many servers' boots are remembered on disk: more than a cluster has, with those that it had.
+const MET_MAX: usize = 64;
+
 /// Messages of one frame are split into several beyond this many encoded bytes.
 const FRAME_LEN_SOFT: usize = FRAME_LEN_MAX / 4;
 
@@ -55,8 +62,41 @@ pub(super) enum LinkEvent {
     Said { from: NodeId, wall: Wall, message: Message },
     /// A node was refused, or refused us.
     Refused(String),
+    /// This server was met in a boot that was not known.
+    Met(NodeId, Met),
+    /// A server of this cluster has seen a later boot of this node than this one.
+    SetBack { by: NodeName, seen: Boot },
     /// A frame could not be read.
     Garbled { peer: Option<NodeId>, reason: String },
+}
+
+/// The last boot of a server that this node has met.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Met {
+    /// Which one.
+    pub(super) boot: Boot,
+    /// What it drew at that start.
+    pub(super) nonce: u64,
+    /// Where it accepted sessions.
+    pub(super) addr: String,
+}
+
+/// What the replicated state and Raft's configuration say of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Admitted {
+    /// The last boot that the leader has admitted.
+    pub(super) boot: Boot,
+    /// Where it accepts sessions, if that is configured.
+    pub(super) addr: Option<String>,
+}
+
+/// Why a node is not heard.
+#[derive(Debug)]
+enum Objection {
+    /// For this reason, which it is told.
+    Refused(String),
+    /// Its disk was set back: this later boot was seen.
+    SetBack { seen: Boot },
 }
 
 /// A node that has said Hello.
@@ -98,22 +138,27 @@ pub(super) struct Links {
     rng: StdRng,
     sessions: BTreeMap<SessionId, Session>,
     peers: BTreeMap<NodeId, Peer>,
+    /// The servers of this cluster that were ever met, this life or before.
+    met: BTreeMap<NodeId, Met>,
     dials: BTreeMap<NodeId, Dial>,
     dial_next: u64,
     outgoing: BTreeMap<(SessionId, Lane), Vec<Message>>,
+    version: u64,
     outputs: Vec<Output>,
 }
 
 impl Links {
-    pub(super) fn new(me: Hello, seed: u64) -> Self {
+    pub(super) fn new(me: Hello, met: BTreeMap<NodeId, Met>, seed: u64) -> Self {
         Self {
             me,
             rng: StdRng::seed_from_u64(seed),
             sessions: BTreeMap::new(),
             peers: BTreeMap::new(),
+            met,
             dials: BTreeMap::new(),
             dial_next: 0,
             outgoing: BTreeMap::new(),
+            version: 0,
             outputs: Vec::new(),
         }
     }
@@ -127,11 +172,40 @@ impl Links {
         let before = self.me.clone();
         change(&mut self.me);
         if self.me != before {
+            self.version += 1;
             let open: Vec<SessionId> = self.sessions.keys().copied().collect();
             for session in open {
                 self.say(session, Lane::Control, Message::Hello(Box::new(self.me.clone())));
             }
         }
+    }
+
+    /// Says to the servers how this one stands, if that has changed.
+    pub(super) fn tell_standing(&mut self, standing: Standing) {
+        if self.me.standing == standing {
+            return;
+        }
+        self.me.standing = standing.clone();
+        // Who has not said who it is may be a server, and was told how this one stood before.
+        let is_agent = |id: NodeId| self.peers.get(&id).is_some_and(|peer| !peer.hello.server);
+        let open = self.sessions.iter().filter(|(_, entry)| !entry.peer.is_some_and(is_agent));
+        let open: Vec<SessionId> = open.map(|(&session, _)| session).collect();
+        for session in open {
+            self.say(session, Lane::Control, Message::Standing(standing.clone()));
+        }
+    }
+
+    /// A peer said how it stands.
+    pub(super) fn note_standing(&mut self, id: NodeId, standing: Standing) {
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.hello.standing = standing;
+        }
+    }
+
+    /// Rises with every change of what this node or a peer says of itself, but for how it stands in
+    /// Raft, and with every change of the sessions.
+    pub(super) fn version(&self) -> u64 {
+        self.version
     }
 
     pub(super) fn peers(&self) -> impl Iterator<Item = (&NodeId, &Peer)> {
@@ -208,6 +282,7 @@ impl Links {
     /// Ends a session from this side or learns that it has ended.
     pub(super) fn on_disconnected(&mut self, now: Mono, session: SessionId) -> Vec<LinkEvent> {
         let Some(ended) = self.sessions.remove(&session) else { return Vec::new() };
+        self.version += 1;
         self.outgoing.retain(|(id, _), _| *id != session);
         if let Some(id) = ended.dialed {
             let least = if ended.refused { BACKOFF_REFUSED } else { BACKOFF_MIN };
@@ -226,13 +301,13 @@ impl Links {
         vec![LinkEvent::Down(id)]
     }
 
-    /// Reads a frame. `boot_of` says which boot of a node the cluster has admitted last.
+    /// Reads a frame. `admitted` says which boot of a node the cluster has admitted last.
     pub(super) fn on_frame(
         &mut self,
         now: Mono,
         session: SessionId,
         payload: &[u8],
-        boot_of: impl Fn(NodeId) -> Option<Boot>,
+        admitted: impl Fn(NodeId) -> Option<Admitted>,
     ) -> Vec<LinkEvent> {
         let mut events = Vec::new();
         let peer = match self.sessions.get(&session) {
@@ -252,7 +327,7 @@ impl Links {
             let peer = self.sessions.get(&session).and_then(|entry| entry.peer);
             match (message, peer) {
                 (Message::Hello(hello), _) => {
-                    self.on_hello(now, session, *hello, &boot_of, &mut events);
+                    self.on_hello(now, session, *hello, &admitted, &mut events);
                     if self.sessions.get(&session).is_none_or(|entry| entry.refused) {
                         return events;
                     }
@@ -261,6 +336,11 @@ impl Links {
                     let remote = self.sessions.get(&session).map(|entry| entry.remote);
                     let who = remote.map(|addr| addr.to_string()).unwrap_or_default();
                     events.push(LinkEvent::Refused(format!("{who} refuses this node: {reason}")));
+                    self.mark_refused(now, session);
+                    return events;
+                }
+                (Message::SetBack { boot, seen }, from) => {
+                    events.extend(self.on_set_back(from, boot, seen));
                     self.mark_refused(now, session);
                     return events;
                 }
@@ -283,20 +363,32 @@ impl Links {
         now: Mono,
         session: SessionId,
         hello: Hello,
-        boot_of: &impl Fn(NodeId) -> Option<Boot>,
+        admitted: &impl Fn(NodeId) -> Option<Admitted>,
         events: &mut Vec<LinkEvent>,
     ) {
         if hello.id == self.me.id && hello.nonce == self.me.nonce {
             events.extend(self.close(now, session));
             return;
         }
-        if let Some(reason) = self.objection(&hello, boot_of(hello.id)) {
+        if let Some(objection) = self.objection(&hello, admitted(hello.id)) {
+            let boot = hello.boot;
+            let (reason, message) = match objection {
+                Objection::Refused(reason) => (reason.clone(), Message::Refused(reason)),
+                Objection::SetBack { seen } => (
+                    format!(
+                        "boot {boot} is not after boot {seen}, which was seen here: its disk was \
+                         set back"
+                    ),
+                    Message::SetBack { boot, seen },
+                ),
+            };
             let who = format!("{} at {}", hello.name, hello.peer_addr);
             events.push(LinkEvent::Refused(format!("refused {who}: {reason}")));
-            self.say(session, Lane::Control, Message::Refused(reason));
+            self.say(session, Lane::Control, message);
             self.mark_refused(now, session);
             return;
         }
+        events.extend(self.meet(&hello));
         let id = hello.id;
         let known = self.peers.get(&id).and_then(|peer| peer.session);
         if let Some(old) = known.filter(|&old| old != session) {
@@ -312,12 +404,46 @@ impl Links {
         }
         let up = known != Some(session);
         self.peers.insert(id, Peer { hello, session: Some(session), seen: now });
+        self.version += 1;
         self.forget_oldest();
         events.push(if up { LinkEvent::Up(id) } else { LinkEvent::Changed(id) });
     }
 
+    /// Remembers a boot of a server of this cluster.
+    fn meet(&mut self, hello: &Hello) -> Option<LinkEvent> {
+        let is_ours = self.me.cluster.is_some() && hello.cluster == self.me.cluster;
+        if !is_ours || !hello.server || !self.me.server {
+            return None;
+        }
+        let met = Met { boot: hello.boot, nonce: hello.nonce, addr: hello.peer_addr.clone() };
+        if self.met.get(&hello.id) == Some(&met) {
+            return None;
+        }
+        remember(&mut self.met, hello.id, met.clone());
+        Some(LinkEvent::Met(hello.id, met))
+    }
+
+    /// A peer says that this node's disk was set back. It is believed if it is a server of this
+    /// node's cluster and speaks of this very boot.
+    fn on_set_back(&self, from: Option<NodeId>, boot: Boot, seen: Boot) -> Vec<LinkEvent> {
+        let Some(peer) = from.and_then(|id| self.peers.get(&id)) else { return Vec::new() };
+        let by = peer.hello.name.clone();
+        let reason = format!("{by} has seen boot {seen} of this node, which is in boot {boot}");
+        let mut events = vec![LinkEvent::Refused(reason)];
+        let is_ours = self.me.cluster.is_some() && peer.hello.cluster == self.me.cluster;
+        if is_ours && peer.hello.server && boot == self.me.boot && seen >= boot {
+            events.push(LinkEvent::SetBack { by, seen });
+        }
+        events
+    }
+
     /// Why this node is not to be heard, if it is not.
-    fn objection(&self, hello: &Hello, admitted: Option<Boot>) -> Option<String> {
+    fn objection(&self, hello: &Hello, admitted: Option<Admitted>) -> Option<Objection> {
+        self.stranger(hello).map(Objection::Refused).or_else(|| self.repeated(hello, admitted))
+    }
+
+    /// What is wrong with who the node says it is.
+    fn stranger(&self, hello: &Hello) -> Option<String> {
         if hello.id != NodeId::derive(&hello.name, hello.incarnation) {
             return Some("the id does not belong to the name and incarnation".into());
         }
@@ -340,15 +466,46 @@ impl Links {
             let at = &peer.hello.peer_addr;
             return Some(format!("node-name {} is taken by the live node at {at}", hello.name));
         }
-        let known = self.peers.get(&hello.id).map(|peer| (peer.hello.boot, peer.hello.nonce));
-        let repeated =
-            known.is_some_and(|(boot, nonce)| boot == hello.boot && nonce != hello.nonce);
-        let least = known.map(|(boot, _)| boot).max(admitted);
-        if repeated || least.is_some_and(|least| hello.boot < least) {
-            let boot = hello.boot;
-            return Some(format!("boot {boot} was seen before: its disk was set back or copied"));
+        let twin = self.peers.get(&hello.id).filter(|peer| {
+            peer.session.is_some()
+                && peer.hello.nonce != hello.nonce
+                && peer.hello.peer_addr != hello.peer_addr
+        });
+        twin.map(|peer| {
+            let at = &peer.hello.peer_addr;
+            format!("{} lives at {at}: this is a copy of its data directory", hello.name)
+        })
+    }
+
+    /// Whether the boot was seen before, and what follows from that.
+    fn repeated(&self, hello: &Hello, admitted: Option<Admitted>) -> Option<Objection> {
+        let boot = hello.boot;
+        let peer = self.peers.get(&hello.id).map(|peer| Met {
+            boot: peer.hello.boot,
+            nonce: peer.hello.nonce,
+            addr: peer.hello.peer_addr.clone(),
+        });
+        let met = peer.into_iter().chain(self.met.get(&hello.id).cloned());
+        let met = met.max_by_key(|met| met.boot);
+        let by_itself =
+            met.filter(|met| met.boot > boot || (met.boot == boot && met.nonce != hello.nonce));
+        let by_log = admitted.filter(|admitted| admitted.boot > boot);
+        let (seen, addr) = match (by_itself, by_log) {
+            (Some(met), _) => (met.boot, Some(met.addr)),
+            (None, Some(admitted)) => (admitted.boot, admitted.addr),
+            (None, None) => return None,
+        };
+        let is_ours = self.me.cluster.is_some() && hello.cluster == self.me.cluster;
+        // An agent's address is configured nowhere; it holds nothing that a cluster could lose.
+        let is_there = addr.as_ref().map_or(!hello.server, |addr| *addr == hello.peer_addr);
+        if is_ours && self.me.server && is_there {
+            return Some(Objection::SetBack { seen });
         }
-        None
+        let at = addr.map(|addr| format!(" at {addr}")).unwrap_or_default();
+        Some(Objection::Refused(format!(
+            "boot {boot} is not after boot {seen}, which was seen{at}: its disk was set back or \
+             copied. If nothing else runs under its name, move its data-dir away"
+        )))
     }
 
     fn mark_refused(&mut self, now: Mono, session: SessionId) {
@@ -428,6 +585,14 @@ impl Links {
     }
 }
 
+/// Adds what was met to what is remembered of other servers, and forgets one if they are too many.
+pub(super) fn remember(all: &mut BTreeMap<NodeId, Met>, id: NodeId, met: Met) {
+    while all.len() >= MET_MAX && !all.contains_key(&id) {
+        all.pop_first();
+    }
+    all.insert(id, met);
+}
+
 /// One frame for all messages, or several where they would not fit.
 fn frames(wall: Wall, messages: Vec<Message>) -> Vec<bytes::Bytes> {
     let mut envelope = Envelope { wall, messages };
@@ -440,3 +605,6 @@ fn frames(wall: Wall, messages: Vec<Message>) -> Vec<bytes::Bytes> {
     halves.extend(frames(wall, rest));
     halves
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,12 +1,15 @@
 //! What a node remembers on disk besides Raft: its cluster, its pledge, its journal and outbox.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::links::{Met, remember};
 use crate::codec::record::Recovered;
 use crate::codec::{DecodeError, decode, encode};
 use crate::dispatch::agent::{self, Agent};
-use crate::id::ClusterId;
+use crate::id::{ClusterId, NodeId};
 use crate::membership::formation::Pledge;
 
 /// One fact of the node's own, as a record of the log holds it.
@@ -18,6 +21,8 @@ pub(super) enum LocalFact {
     Pledge(Option<Pledge>),
     /// About an execution here.
     Agent(agent::Fact),
+    /// This boot of another server was met.
+    Met(NodeId, Met),
 }
 
 /// All of the node's own facts.
@@ -28,6 +33,8 @@ pub(super) struct Local {
     /// The set that it has pledged itself to.
     pub(super) pledge: Option<Pledge>,
     agent: agent::Checkpoint,
+    /// The last boot of each other server that was met.
+    pub(super) met: BTreeMap<NodeId, Met>,
 }
 
 impl Local {
@@ -46,6 +53,7 @@ impl Local {
                 LocalFact::Cluster(cluster) => local.cluster = Some(cluster),
                 LocalFact::Pledge(pledge) => local.pledge = pledge,
                 LocalFact::Agent(fact) => facts.push(fact),
+                LocalFact::Met(id, met) => remember(&mut local.met, id, met),
             }
         }
         let agent = Agent::recover(std::mem::take(&mut local.agent), facts);

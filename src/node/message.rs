@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::consensus::{self, Standing};
 use crate::id::{Boot, ClusterId, CommandId, Incarnation, LogIndex, NodeId, NodeName, Term};
 use crate::jobs::command::Applied;
 use crate::node::request::{RequestError, Write};
 use crate::time::Wall;
-use crate::{consensus, dispatch, membership};
+use crate::{dispatch, membership};
 
 /// All that one node has to say to another at one turn, in one lane.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -69,6 +70,16 @@ pub enum Message {
     Leave,
     /// The sender, the leader, has removed the receiver.
     Removed,
+    /// How the sender stands in Raft has changed. Only between servers.
+    Standing(Standing),
+    /// The receiver is not heard, and the session ends: the sender has seen this boot of it, or a
+    /// later one, in another life and at the same address. So its disk was set back.
+    SetBack {
+        /// The boot that the receiver named.
+        boot: Boot,
+        /// The last one that the sender has seen.
+        seen: Boot,
+    },
 }
 
 /// Why a leader did not take a forwarded write.
@@ -103,12 +114,16 @@ pub struct Hello {
     pub expect: u32,
     /// Whether it holds no log, no vote and no pledge to a set of others.
     pub virgin: bool,
+    /// How it stands in Raft, at the start of the session; [`Message::Standing`] says what changes.
+    pub standing: Standing,
     /// Its gossip address, `ip:port`.
     pub gossip_addr: String,
     /// Its peer address, `ip:port`.
     pub peer_addr: String,
     /// Whether it has left the cluster, and is about to stop.
     pub left: bool,
+    /// Whether its disk is full: it cannot lead, and starts nothing.
+    pub disk_full: bool,
     /// Its tags, the reserved ones included.
     pub tags: BTreeMap<String, String>,
 }

@@ -11,6 +11,7 @@
 //! | [`dispatch`](crate::dispatch) | what is due, ordered, started and reported |
 //! | `requests` | what clients are told |
 //! | `disk` | what is written together |
+//! | `history` | what is on its way to the store of executions |
 //!
 //! The parts do not know each other; this module carries facts from one to the other, and has no
 //! logic beyond that.
@@ -26,6 +27,8 @@ mod cluster;
 pub mod config;
 mod disk;
 mod effects;
+mod full;
+mod history;
 pub mod io;
 mod lead;
 mod links;
@@ -34,18 +37,24 @@ pub mod message;
 mod replicated;
 pub mod request;
 mod requests;
+pub mod rescue;
 mod serve;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use self::clock::ClusterClock;
+use self::cluster::DialBasis;
 use self::config::NodeConfig;
 use self::disk::DiskQueue;
+use self::history::Unkept;
 use self::io::{Event, Input, Output};
 use self::lead::{Leading, Own};
 use self::links::Links;
@@ -55,8 +64,9 @@ use self::replicated::Replicated;
 use self::requests::Requests;
 use crate::codec::DecodeError;
 use crate::codec::record::Recovered;
-use crate::consensus::{self, Engine, EngineConfig};
+use crate::consensus::{self, Engine, EngineConfig, Standing};
 use crate::dispatch::agent::Agent;
+use crate::dispatch::leader::NodeView;
 use crate::id::{ClusterId, CommandId, NodeId, RequestId, Term};
 use crate::membership::formation::{Candidate, Formation, Start};
 use crate::membership::gossip::Gossiper;
@@ -130,6 +140,7 @@ pub struct Node {
     formation: Option<Formation>,
     engine: Option<Engine<Replicated>>,
     raft: consensus::Status,
+    unkept: Unkept,
     clock: ClusterClock,
     leading: Option<Leading>,
     known_leader: (Term, Option<NodeId>),
@@ -138,6 +149,8 @@ pub struct Node {
     disclaiming: BTreeSet<NodeId>,
     agent: Agent,
     requests: Requests,
+    /// The peer that said last that it leads.
+    claimed: Option<(Term, NodeId)>,
     forwarded: BTreeMap<CommandId, NodeId>,
     own: BTreeMap<CommandId, Own>,
     proposal_last: u64,
@@ -145,6 +158,11 @@ pub struct Node {
     read_last: u64,
     no_leader_at: Mono,
     report_at: Mono,
+    dial_basis: Option<DialBasis>,
+    /// The nodes that may run something, as of that version of the links.
+    nodes: Option<(u64, Arc<[NodeView]>)>,
+    /// The version of the links of which formation knows.
+    formation_basis: Option<u64>,
 }
 
 /// Whether a node runs.
@@ -182,19 +200,21 @@ impl Node {
             && recovered.snapshot.is_none()
             && recovered.purged.is_none();
         let tags = config.tags.clone();
-        let me = hello(&config, &tags, &local, virgin, rng.random());
+        let mut me = hello(&config, &tags, &local, virgin, rng.random());
+        me.standing = engine.as_ref().map(Engine::standing).unwrap_or_default();
         let formation = formation(&config, &me, &local, rng.random(), now.mono);
         let roster = Roster::new(roster_config(&config, &local), rng.random(), now.mono);
         let raft = engine.as_ref().map(|engine| engine.status().clone()).unwrap_or_default();
-        Ok(Self {
-            links: Links::new(me, rng.random()),
+        let doubt = raft.doubt.map(|doubt| Output::Event(Event::InDoubt(doubt)));
+        let mut node = Self {
+            links: Links::new(me, local.met.clone(), rng.random()),
             config,
             tags,
             now,
             booted: now.mono,
             rng,
             inputs: VecDeque::new(),
-            outputs: VecDeque::new(),
+            outputs: doubt.into_iter().collect(),
             loopback: VecDeque::new(),
             life: Life::Running,
             local,
@@ -204,12 +224,14 @@ impl Node {
             formation,
             engine,
             raft,
+            unkept: Unkept::default(),
             clock: ClusterClock::default(),
             leading: None,
             known_leader: (Term(0), None),
             disclaiming: BTreeSet::new(),
             agent,
             requests: Requests::default(),
+            claimed: None,
             forwarded: BTreeMap::new(),
             own: BTreeMap::new(),
             proposal_last: 0,
@@ -217,7 +239,14 @@ impl Node {
             read_last: 0,
             no_leader_at: now.mono + NO_LEADER_EVERY,
             report_at: now.mono + REPORT_EVERY,
-        })
+            dial_basis: None,
+            nodes: None,
+            formation_basis: None,
+        };
+        if let (None, Some(cluster)) = (node.local.cluster, node.config.joins) {
+            node.belong_to(cluster);
+        }
+        Ok(node)
     }
 
     /// Takes one input. It is worked off by the next [`Node::run`].
@@ -298,6 +327,7 @@ impl Node {
         if self.life == Life::Over {
             return;
         }
+        self.hand_out_history();
         if self.disk.wants_checkpoint() {
             self.disk.push_checkpoint(self.local.checkpoint(&self.agent));
         }
@@ -313,6 +343,7 @@ impl Node {
         acted |= self.run_formation();
         acted |= self.run_engine();
         acted |= self.run_agent();
+        acted |= self.watch_history();
         acted |= self.run_lead();
         acted |= self.run_requests();
         while let Some(message) = self.loopback.pop_front() {
@@ -342,19 +373,13 @@ impl Node {
             Input::Frame { session, payload } => self.on_frame(session, &payload),
             Input::Datagram { from, payload } => self.roster.on_datagram(now, from, &payload),
             Input::Resolved { name, result } => self.roster.on_resolved(now, &name, result),
-            Input::Persisted { write, snapshot } => self.on_persisted(write, snapshot),
+            Input::Persisted { write } => self.on_persisted(write),
+            Input::SnapshotDone { id, done } => self.on_snapshot_done(id, done),
+            Input::HistoryKept { upto } => self.unkept.on_kept(upto),
+            Input::HistoryRead { id, page } => self.on_history_read(id, page),
             Input::DiskFailed { reason } => self.halt(format!("the disk failed: {reason}")),
-            Input::DiskFull { reason } => {
-                if self.disk_full.as_ref() != Some(&reason) {
-                    self.event(Event::DiskFull(reason.clone()));
-                    self.disk_full = Some(reason);
-                }
-            }
-            Input::DiskFree => {
-                if self.disk_full.take().is_some() {
-                    self.event(Event::DiskFree);
-                }
-            }
+            Input::DiskFull { reason } => self.on_disk_full(reason),
+            Input::DiskFree => self.on_disk_free(),
             Input::Request { id, request } => self.on_request(id, request),
             Input::RunFinished { execution, result } => self.agent.on_finished(execution, result),
             Input::Retag(tags) => self.retag(tags),
@@ -380,7 +405,7 @@ impl Node {
 
 fn engine_config(config: &NodeConfig) -> EngineConfig {
     let multiplier = u32::from(config.raft_multiplier);
-    EngineConfig { multiplier, ..EngineConfig::new(config.id()) }
+    EngineConfig { multiplier, log: config.log, ..EngineConfig::new(config.id()) }
 }
 
 fn hello(
@@ -401,9 +426,11 @@ fn hello(
         cluster: local.cluster,
         expect: config.expect(),
         virgin,
+        standing: Standing::default(),
         gossip_addr: config.gossip_addr.to_string(),
         peer_addr: config.peer_addr.to_string(),
         left: false,
+        disk_full: false,
         tags: config.all_tags(tags),
     }
 }

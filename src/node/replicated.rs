@@ -8,6 +8,7 @@ use crate::consensus::Machine;
 use crate::id::{CommandId, LogIndex, Term};
 use crate::jobs::State;
 use crate::jobs::command::{Applied, Stamped};
+use crate::jobs::history::change::Change;
 
 /// The replicated state as the engine holds it.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +21,8 @@ pub(super) struct Outcome {
     pub(super) id: Option<CommandId>,
     /// What came of it; the error says why the entry could not be read, and was skipped by all.
     pub(super) applied: Result<Applied, DecodeError>,
+    /// What becomes of the history.
+    pub(super) changes: Vec<Change>,
 }
 
 impl Machine for Replicated {
@@ -27,8 +30,11 @@ impl Machine for Replicated {
 
     fn apply(&mut self, index: LogIndex, _term: Term, payload: &[u8]) -> Outcome {
         match decode::<Stamped>("log entry", payload) {
-            Ok(entry) => Outcome { id: entry.id, applied: Ok(self.0.apply(index, &entry)) },
-            Err(error) => Outcome { id: None, applied: Err(error) },
+            Ok(entry) => {
+                let (applied, changes) = self.0.apply(index, &entry);
+                Outcome { id: entry.id, applied: Ok(applied), changes }
+            }
+            Err(error) => Outcome { id: None, applied: Err(error), changes: Vec::new() },
         }
     }
 

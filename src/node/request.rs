@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{ClusterId, JobName, LogIndex, NodeId, NodeName, Term};
 use crate::jobs::command::Applied;
+use crate::jobs::history::change::{Page, Select};
 use crate::jobs::job::JobSpec;
 use crate::jobs::state::State;
 
@@ -21,6 +22,15 @@ pub enum Request {
     Write(Write),
     /// Look at the replicated state.
     Read(Consistency),
+    /// Look at executions of a job, open and ended.
+    Executions {
+        /// Which job.
+        job: JobName,
+        /// Which of its executions.
+        select: Select,
+        /// How fresh the answer must be.
+        consistency: Consistency,
+    },
     /// Who is in the cluster, by this node's roster and the Raft configuration.
     Members,
     /// How this node stands.
@@ -65,6 +75,8 @@ pub enum Reply {
     Written(Box<Applied>),
     /// What a read sees.
     View(Box<View>),
+    /// Answer to [`Request::Executions`].
+    Executions(Box<Page>),
     /// Answer to [`Request::Members`], sorted by name.
     Members(Vec<Member>),
     /// Answer to [`Request::Status`].
@@ -99,15 +111,37 @@ pub enum RequestError {
          read before you try again"
     )]
     Unknown,
+    /// The same, and the reason is a full disk, which the text names.
+    #[error(
+        "outcome unknown: the write was proposed and no commit was seen in time, because {0}; \
+         read before you try again"
+    )]
+    UnknownDiskFull(String),
+    /// The server that would have to write has no space, and no other can take its place; the text
+    /// names it. State unchanged: try again when there is space, which needs no restart.
+    #[error("disk full: {0}")]
+    DiskFull(String),
     /// Too many requests are open here. State unchanged: try again later.
     #[error("busy: {0} requests are open, at most that many are taken")]
     Busy(usize),
+    /// The log has grown to its bound. State unchanged: try again when a snapshot is durable.
+    #[error(
+        "busy: the log has grown to log-max-size, and the snapshot that lets it shrink is not \
+         durable yet; try again in a few seconds"
+    )]
+    LogFull,
     /// The request is not valid. State unchanged: give up.
     #[error("{0}")]
     Invalid(String),
     /// This node is an agent, which holds no state. State unchanged: ask a server.
     #[error("this node is an agent; ask a server")]
     NotServer,
+    /// There is no such job. Give up.
+    #[error("job {:?} not found", .0.as_str())]
+    JobNotFound(JobName),
+    /// The history of executions cannot be read or written in time. State unchanged: try again.
+    #[error("the history of executions is not available: {0}")]
+    HistoryUnavailable(String),
     /// The node is stopping. State unchanged: ask another.
     #[error("this node is stopping; ask another server")]
     Stopping,
@@ -130,6 +164,8 @@ pub struct Member {
     pub status: MemberStatus,
     /// Its part in Raft.
     pub raft: RaftRole,
+    /// Whether it says that its disk is full.
+    pub disk_full: bool,
 }
 
 /// Whether a member answers, in Serf's terms.
@@ -183,6 +219,11 @@ pub struct NodeStatus {
     pub voters: Vec<NodeName>,
     /// Executions that run here.
     pub running: usize,
+    /// What the system says, while this node's disk is full.
+    pub disk_full: Option<String>,
     /// What is missing while there is no leader.
     pub waiting_for: Option<String>,
+    /// Which servers, of this and those that answer, do not vote because their logs were cut, and
+    /// what this one waits for.
+    pub in_doubt: Option<String>,
 }

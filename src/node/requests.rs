@@ -4,10 +4,11 @@
 //! an id out once; so a write whose way was lost is sent again until it is answered or its time is
 //! over.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::id::{Boot, CommandId, LogIndex, NodeId, RequestId};
+use crate::id::{Boot, CommandId, JobName, LogIndex, NodeId, RequestId};
+use crate::jobs::history::change::Select;
 use crate::node::request::{REQUEST_TIMEOUT, RequestError, Write};
 use crate::time::Mono;
 
@@ -16,6 +17,10 @@ pub(super) const OPEN_MAX: usize = 16_384;
 
 /// How long a request waits when the leader was not ready for it.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// How many reads of the history may be with the store. More wait until their turn comes, because
+/// each of the answers may be large; one that the store never answers keeps its place.
+pub(super) const READING_MAX: usize = 16;
 
 /// A request on its way.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,8 +36,17 @@ pub(super) struct Open {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum What {
     Write { id: CommandId, write: Write },
-    Read { number: u64 },
+    Read { number: u64, look: Look },
     Leave,
+}
+
+/// What a read looks at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// The replicated state.
+    State,
+    /// Executions of a job.
+    Executions { job: JobName, select: Select },
 }
 
 /// Where a request is.
@@ -46,6 +60,8 @@ pub(super) enum Stage {
     With(NodeId),
     /// A read that waits until this is applied here.
     Applying(LogIndex),
+    /// A read that is with the store of the history.
+    Reading,
 }
 
 /// All open requests of a node.
@@ -54,6 +70,8 @@ pub(super) struct Requests {
     open: BTreeMap<RequestId, Open>,
     by_command: BTreeMap<CommandId, RequestId>,
     by_read: BTreeMap<u64, RequestId>,
+    /// Reads that the store of the history has not answered, given up or not.
+    reading: BTreeSet<RequestId>,
     last: u64,
     resume_at: Option<Mono>,
 }
@@ -81,10 +99,15 @@ impl Requests {
     ///
     /// # Errors
     /// If too many requests are open.
-    pub(super) fn open_read(&mut self, now: Mono, request: RequestId) -> Result<(), RequestError> {
+    pub(super) fn open_read(
+        &mut self,
+        now: Mono,
+        request: RequestId,
+        look: Look,
+    ) -> Result<(), RequestError> {
         self.last += 1;
         let number = self.last;
-        self.insert(now, request, What::Read { number })?;
+        self.insert(now, request, What::Read { number, look })?;
         self.by_read.insert(number, request);
         Ok(())
     }
@@ -126,7 +149,7 @@ impl Requests {
         let open = self.open.remove(&request)?;
         match &open.what {
             What::Write { id, .. } => drop(self.by_command.remove(id)),
-            What::Read { number } => drop(self.by_read.remove(number)),
+            What::Read { number, .. } => drop(self.by_read.remove(number)),
             What::Leave => {}
         }
         Some(open)
@@ -151,12 +174,30 @@ impl Requests {
                     Stage::Paused(until) => {
                         self.resume_at = Some(self.resume_at.map_or(until, |at| at.min(until)));
                     }
-                    Stage::Waiting | Stage::With(_) | Stage::Applying(_) => {}
+                    Stage::Waiting | Stage::With(_) | Stage::Applying(_) | Stage::Reading => {}
                 }
             }
         }
         let waits = |open: &Open| open.stage == Stage::Waiting;
         self.open.iter().filter(|(_, open)| waits(open)).map(|(&id, _)| id).collect()
+    }
+
+    /// A read goes to the store of the history, if it has a place for it.
+    pub(super) fn begin_reading(&mut self, request: RequestId) -> bool {
+        let Some(open) = self.open.get_mut(&request) else { return false };
+        if self.reading.len() >= READING_MAX || open.stage == Stage::Reading {
+            return false;
+        }
+        open.stage = Stage::Reading;
+        self.reading.insert(request);
+        true
+    }
+
+    /// The store of the history has answered a read. Whether it was waited for.
+    pub(super) fn end_reading(&mut self, request: RequestId) -> bool {
+        let was_asked = self.reading.remove(&request);
+        let is_open = |open: &Open| open.stage == Stage::Reading;
+        was_asked && self.open.get(&request).is_some_and(is_open)
     }
 
     /// Those that wait for an index up to `applied`.

@@ -2,7 +2,7 @@
 
 use super::io::Output;
 use super::message::{Message, Refusal};
-use super::requests::{Stage, What};
+use super::requests::{Look, Stage, What};
 use super::{HAND_OVER_MAX, Life, Node};
 use crate::codec::frame::Lane;
 use crate::id::{CommandId, LogIndex, NodeId, RequestId};
@@ -35,7 +35,12 @@ impl Node {
                 self.requests.open_write(now, id, me, write)
             }
             (None, Request::Read(Consistency::Stale)) => return self.reply_view(id),
-            (None, Request::Read(Consistency::Linearizable)) => self.requests.open_read(now, id),
+            (None, Request::Read(Consistency::Linearizable)) => {
+                self.requests.open_read(now, id, Look::State)
+            }
+            (None, Request::Executions { job, select, consistency }) => {
+                self.open_executions(id, Look::Executions { job, select }, consistency)
+            }
             (None, Request::Leave) => self.begin_leave(id),
         };
         if let Err(error) = taken {
@@ -66,19 +71,45 @@ impl Node {
         self.reply(id, Reply::View(Box::new(view)));
     }
 
+    fn open_executions(
+        &mut self,
+        id: RequestId,
+        look: Look,
+        consistency: Consistency,
+    ) -> Result<(), RequestError> {
+        self.requests.open_read(self.now.mono, id, look)?;
+        match (consistency, self.requests.get_mut(id)) {
+            // Whatever is applied will do.
+            (Consistency::Stale, Some(open)) => open.stage = Stage::Applying(LogIndex(0)),
+            (Consistency::Stale, None) | (Consistency::Linearizable, _) => {}
+        }
+        Ok(())
+    }
+
+    /// What a read waited for is applied. False if it has to wait for something else.
+    fn serve_read(&mut self, id: RequestId) -> bool {
+        let look = match self.requests.get_mut(id).map(|open| &open.what) {
+            Some(What::Read { look, .. }) => look.clone(),
+            Some(What::Write { .. } | What::Leave) | None => return false,
+        };
+        match look {
+            Look::State => {
+                self.requests.close(id);
+                self.reply_view(id);
+                true
+            }
+            Look::Executions { job, select } => self.read_history(id, job, select),
+        }
+    }
+
     pub(super) fn run_requests(&mut self) -> bool {
         let mut acted = false;
         for id in self.requests.overdue(self.now.mono) {
             acted = true;
             self.expire(id);
         }
-        if let Some(applied) = self.raft.applied {
-            for id in self.requests.applied(applied) {
-                acted = true;
-                if self.requests.close(id).is_some() {
-                    self.reply_view(id);
-                }
-            }
+        for id in self.requests.applied(self.raft.applied.unwrap_or_default()) {
+            acted |= self.serve_read(id);
         }
         let Some(leader) = self.raft_leader() else { return acted };
         for id in self.requests.waiting(self.now.mono) {
@@ -93,14 +124,30 @@ impl Node {
             self.life = Life::Running;
         }
         let write = matches!(open.what, What::Write { .. });
-        let error = match open.exposed && write {
-            true => RequestError::Unknown,
-            false => RequestError::NoLeader(match self.raft_leader() {
-                Some(leader) => format!("{} did not answer in time", self.name_of(leader)),
-                None => self.missing(),
-            }),
+        let exposed = open.exposed && write;
+        let full = self.full_disk_waited_for();
+        let error = match (exposed, full, self.raft_leader()) {
+            (false, _, _) if self.awaits_store(&open.stage) => {
+                RequestError::HistoryUnavailable("it was not read in time".to_owned())
+            }
+            (true, Some(full), _) => RequestError::UnknownDiskFull(full),
+            (true, None, _) => RequestError::Unknown,
+            (false, Some(full), _) => RequestError::DiskFull(format!("{full}; ask another server")),
+            (false, None, Some(leader)) => {
+                RequestError::NoLeader(format!("{} did not answer in time", self.name_of(leader)))
+            }
+            (false, None, None) => RequestError::NoLeader(self.missing()),
         };
         self.reply(id, Reply::Failed(error));
+    }
+
+    /// Whether nothing but the store of the history is waited for, or a place there.
+    fn awaits_store(&self, stage: &Stage) -> bool {
+        match stage {
+            Stage::Reading => true,
+            Stage::Applying(at) => *at <= self.raft.applied.unwrap_or_default(),
+            Stage::Waiting | Stage::Paused(_) | Stage::With(_) => false,
+        }
     }
 
     /// Gives a request to the leader, which may be this node. False if it has to wait.
@@ -109,7 +156,12 @@ impl Node {
         if mine && !self.leads() {
             return false;
         }
+        let is_to_be_replaced = mine && self.is_to_be_replaced();
         let Some(open) = self.requests.get_mut(id) else { return false };
+        if is_to_be_replaced && matches!(open.what, What::Write { .. }) {
+            self.requests.pause(self.now.mono, id);
+            return false;
+        }
         let (what, exposed) = (open.what.clone(), open.exposed);
         open.stage = Stage::With(leader);
         match what {
@@ -126,7 +178,7 @@ impl Node {
                     return true;
                 }
             }
-            What::Read { number } => {
+            What::Read { number, .. } => {
                 let message = Message::ReadIndex { id: number };
                 if mine {
                     self.ask_read_index(None, number);
@@ -146,7 +198,7 @@ impl Node {
     }
 
     pub(super) fn on_forward(&mut self, from: NodeId, id: CommandId, write: Write) {
-        let refusal = match self.leads() {
+        let refusal = match self.leads() && !self.is_to_be_replaced() {
             false => Some(Refusal::NotLeader),
             true => {
                 self.note_forwarded(id, from);
@@ -212,7 +264,9 @@ impl Node {
             committed: self.raft.committed,
             voters: self.raft.voters.iter().map(|&id| self.name_of(id)).collect(),
             running: self.agent.running().count(),
+            disk_full: self.disk_full.clone(),
             waiting_for: leader.is_none().then(|| self.missing()),
+            in_doubt: self.doubts(),
         }
     }
 
@@ -245,6 +299,7 @@ impl Node {
                 tags: hello.tags.clone(),
                 status,
                 raft: role(hello.id),
+                disk_full: hello.disk_full,
             })
             .collect();
         members.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
@@ -322,7 +377,13 @@ impl Node {
         }
         let handing_over = self.leads() && self.raft.voters.len() > 1;
         let patient = handing_over && now < since + HAND_OVER_MAX;
-        if self.agent.is_settled() && self.disk.is_idle() && !patient {
+        let written = self.agent.is_settled() && self.disk.is_idle();
+        // What a full disk holds back was acknowledged to nobody: to stop without it is a crash,
+        // which loses nothing that was promised.
+        let hopeless = self.disk_full.is_some()
+            && now >= since + HAND_OVER_MAX
+            && (self.agent.running().next().is_none() || killed);
+        if (written || hopeless) && !patient {
             self.life = Life::Over;
             self.outputs.push_back(Output::Stopped);
         }

@@ -165,19 +165,22 @@ impl Schedule {
         default_zone: Tz,
         name: &JobName,
     ) -> Result<Self, ScheduleError> {
-        if text.len() > SCHEDULE_LEN_MAX {
-            return Err(ScheduleError::TooLong(text.len()));
-        }
-        let (prefix, spec) = split_prefix(text.trim())?;
-        // The field is checked even where the prefix wins, as Dkron does.
-        let field = if timezone.is_empty() { default_zone } else { parse_zone(timezone)? };
-        let zone = prefix.map_or(Ok(field), parse_zone)?;
-        let rule = match spec.strip_prefix('@') {
-            Some(_) => parse_descriptor(spec, zone, name)?,
-            None if spec.is_empty() => return Err(ScheduleError::Empty),
-            None => Rule::Cron(Box::new(Cron::parse(spec, zone, name)?)),
-        };
-        Ok(Self { rule })
+        let form = Form::parse(text, timezone, default_zone, name)?;
+        Ok(Self { rule: form.rule()? })
+    }
+
+    /// Whether [`Schedule::parse`] can read `text`, without the work of making ready to tell a next
+    /// instant.
+    ///
+    /// # Errors
+    /// If `text` is not a schedule, or one of the zones does not exist.
+    pub fn check(
+        text: &str,
+        timezone: &str,
+        default_zone: Tz,
+        name: &JobName,
+    ) -> Result<(), ScheduleError> {
+        Form::parse(text, timezone, default_zone, name).map(drop)
     }
 
     /// The first due instant strictly after `after`; `None` if there is none, or none within five
@@ -190,6 +193,48 @@ impl Schedule {
             Rule::At(at) => Some(*at).filter(|at| *at > after),
             Rule::Manually => None,
         }
+    }
+}
+
+/// What a text says, read and checked.
+enum Form {
+    Cron(Fields, Tz),
+    Every { secs: u64 },
+    At(Wall),
+    Manually,
+}
+
+impl Form {
+    fn parse(
+        text: &str,
+        timezone: &str,
+        default_zone: Tz,
+        name: &JobName,
+    ) -> Result<Self, ScheduleError> {
+        if text.len() > SCHEDULE_LEN_MAX {
+            return Err(ScheduleError::TooLong(text.len()));
+        }
+        let (prefix, spec) = split_prefix(text.trim())?;
+        // The field is checked even where the prefix wins, as Dkron does.
+        let field = if timezone.is_empty() { default_zone } else { parse_zone(timezone)? };
+        let zone = prefix.map_or(Ok(field), parse_zone)?;
+        match spec.strip_prefix('@') {
+            Some(_) => parse_descriptor(spec, zone, name),
+            None if spec.is_empty() => Err(ScheduleError::Empty),
+            None => Ok(Self::Cron(Fields::parse(spec, name)?, zone)),
+        }
+    }
+
+    fn rule(self) -> Result<Rule, ScheduleError> {
+        Ok(match self {
+            Self::Cron(fields, zone) => {
+                let calendar = Calendar::new(&fields)?;
+                Rule::Cron(Box::new(Cron { fields, calendar, clock: Clock { zone } }))
+            }
+            Self::Every { secs } => Rule::Every { secs },
+            Self::At(at) => Rule::At(at),
+            Self::Manually => Rule::Manually,
+        })
     }
 }
 
@@ -228,12 +273,6 @@ struct Cron {
 }
 
 impl Cron {
-    fn parse(text: &str, zone: Tz, name: &JobName) -> Result<Self, ScheduleError> {
-        let fields = Fields::parse(text, name)?;
-        let calendar = Calendar::new(&fields)?;
-        Ok(Self { fields, calendar, clock: Clock { zone } })
-    }
-
     fn next_after(&self, after: Wall) -> Option<Wall> {
         let after = after.as_secs().max(SEARCH_START_SECS);
         if after > SEARCH_END_SECS {
@@ -308,8 +347,8 @@ fn split_prefix(text: &str) -> Result<(Option<&str>, &str), ScheduleError> {
     Ok((Some(zone), spec.trim_start()))
 }
 
-fn parse_descriptor(spec: &str, zone: Tz, name: &JobName) -> Result<Rule, ScheduleError> {
-    let cron = |fields: &str| Ok(Rule::Cron(Box::new(Cron::parse(fields, zone, name)?)));
+fn parse_descriptor(spec: &str, zone: Tz, name: &JobName) -> Result<Form, ScheduleError> {
+    let cron = |fields: &str| Ok(Form::Cron(Fields::parse(fields, name)?, zone));
     match spec {
         "@yearly" | "@annually" => cron("0 0 0 1 1 *"),
         "@monthly" => cron("0 0 0 1 * *"),
@@ -317,7 +356,7 @@ fn parse_descriptor(spec: &str, zone: Tz, name: &JobName) -> Result<Rule, Schedu
         "@daily" | "@midnight" => cron("0 0 0 * * *"),
         "@hourly" => cron("0 0 * * * *"),
         "@minutely" => cron("0 * * * * *"),
-        "@manually" => Ok(Rule::Manually),
+        "@manually" => Ok(Form::Manually),
         _ => match spec.split_once(char::is_whitespace) {
             Some(("@every", rest)) => parse_every(spec, rest.trim()),
             Some(("@at", rest)) => parse_at(spec, rest.trim()),
@@ -326,21 +365,21 @@ fn parse_descriptor(spec: &str, zone: Tz, name: &JobName) -> Result<Rule, Schedu
     }
 }
 
-fn parse_every(spec: &str, text: &str) -> Result<Rule, ScheduleError> {
+fn parse_every(spec: &str, text: &str) -> Result<Form, ScheduleError> {
     match parse_go_duration(text) {
-        Ok(duration) => Ok(Rule::Every { secs: duration.as_secs().max(1) }),
+        Ok(duration) => Ok(Form::Every { secs: duration.as_secs().max(1) }),
         Err(error) => Err(ScheduleError::Every { text: spec.to_owned(), error }),
     }
 }
 
-fn parse_at(spec: &str, text: &str) -> Result<Rule, ScheduleError> {
+fn parse_at(spec: &str, text: &str) -> Result<Form, ScheduleError> {
     let refuse = |reason: String| ScheduleError::At { text: spec.to_owned(), reason };
     let time = DateTime::parse_from_rfc3339(text).map_err(|error| refuse(error.to_string()))?;
     // The offset may carry a time out of the four-digit years, which RFC 3339 could not write.
     if !(0..=9_999).contains(&time.to_utc().year()) {
         return Err(refuse("the year in UTC has to have four digits".to_owned()));
     }
-    Ok(Rule::At(Wall::from_utc(&time)))
+    Ok(Form::At(Wall::from_utc(&time)))
 }
 
 fn near_text(near: Option<&'static str>) -> String {

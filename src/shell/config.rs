@@ -18,7 +18,9 @@ use std::time::Duration;
 use chrono_tz::Tz;
 
 use crate::codec::log::LogLimits;
+use crate::consensus::LogBounds;
 use crate::id::NodeName;
+use crate::jobs::history::change::Limits;
 use crate::shell::exit::ExitError;
 
 /// The port of gossip where an address names none.
@@ -65,12 +67,16 @@ pub struct AgentConfig {
     pub raft_multiplier: u8,
     /// How large the parts of the log get.
     pub log_limits: LogLimits,
+    /// How large the log gets before and after a snapshot.
+    pub log_bounds: LogBounds,
     /// The time zone that a cluster gets when this node founds it.
     pub timezone: Tz,
     /// How long a stopping node waits for its running executions.
     pub drain_timeout: Duration,
     /// How late a due instant may still run.
     pub misfire_grace: Duration,
+    /// How much history of executions a server keeps. To be the same on all servers.
+    pub history: Limits,
     /// How long a member that failed is remembered.
     pub reconnect_timeout: Duration,
     /// From which level on something is logged.

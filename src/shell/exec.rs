@@ -36,6 +36,7 @@ use procfs::WithCurrentSystemInfo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe::Receiver;
 use tokio::process::{Child, ChildStdin};
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
@@ -88,22 +89,21 @@ pub struct Executor {
 #[derive(Debug)]
 struct Shared {
     events: mpsc::Sender<ExecEvent>,
+    runtime: Handle,
     /// What runs, and how to end it; `None` once it was told to.
     running: Mutex<BTreeMap<ExecutionId, Option<oneshot::Sender<String>>>>,
     left_open: Arc<Semaphore>,
 }
 
 impl Executor {
-    /// An executor that reports to `events`.
-    pub fn new(events: mpsc::Sender<ExecEvent>) -> Self {
+    /// An executor that reports to `events`, and whose tasks are on `runtime`.
+    pub fn new(events: mpsc::Sender<ExecEvent>, runtime: Handle) -> Self {
         let left_open = Arc::new(Semaphore::new(LEFT_OPEN_MAX));
-        Self { shared: Arc::new(Shared { events, running: Mutex::default(), left_open }) }
+        let running = Mutex::default();
+        Self { shared: Arc::new(Shared { events, runtime, running, left_open }) }
     }
 
     /// Runs one execution. An id that is already running is not started again.
-    ///
-    /// # Panics
-    /// Outside a tokio runtime.
     pub fn launch(&self, spec: LaunchSpec) {
         let (kill, killed) = oneshot::channel();
         match self.shared.running().entry(spec.execution) {
@@ -113,7 +113,7 @@ impl Executor {
                 return;
             }
         };
-        tokio::spawn(run(Arc::clone(&self.shared), spec, killed));
+        self.shared.runtime.spawn(run(Arc::clone(&self.shared), spec, killed));
     }
 
     /// Asks the execution's process group to end, and kills it after [`KILL_GRACE`]. It fails with

@@ -1,5 +1,7 @@
 //! How the process ends: [`ExitError`], and the exit code of each kind.
 
+use crate::shell::disk::{ExitClass, ToolError};
+
 /// Why the process ends with another code than 0. The text is one sentence for the operator.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ExitError {
@@ -22,6 +24,20 @@ impl ExitError {
             Self::Environment(_) => 1,
             Self::Usage(_) => 2,
             Self::Damaged(_) => 3,
+        }
+    }
+}
+
+impl From<ToolError> for ExitError {
+    fn from(error: ToolError) -> Self {
+        let text = error.to_string();
+        match error {
+            ToolError::Dir(cause) => match cause.exit_class() {
+                ExitClass::Environment => Self::Environment(text),
+                ExitClass::Damaged => Self::Damaged(text),
+            },
+            ToolError::Damaged(_) => Self::Damaged(text),
+            ToolError::Rescue { .. } | ToolError::Refused(_) => Self::Environment(text),
         }
     }
 }

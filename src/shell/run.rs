@@ -2,29 +2,39 @@
 
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use rand::RngExt;
 use tokio::net::{TcpListener, UdpSocket};
+use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
+use crate::codec::record::{Recovered, Snapshot};
 use crate::dispatch::leader::Patience;
 use crate::driver::{Turn, turn};
+use crate::jobs::history::change::Limits;
+use crate::jobs::history::store::Store;
 use crate::membership::Profile;
 use crate::membership::autopilot::GRACE_DEFAULT;
 use crate::node::config::{NodeConfig, NodeRole};
 use crate::node::io::Input;
+use crate::node::rescue::Position;
 use crate::node::{BootError, Node};
+use crate::shell::archive::{self, Archive, ArchiveEvent};
 use crate::shell::config::{AgentConfig, GossipProfile, Mode};
-use crate::shell::disk::{DataDir, DataDirError, Disk, ExitClass};
+use crate::shell::disk::recover_by_peers_file;
+use crate::shell::disk::{
+    DataDir, DataDirError, Disk, DiskEvent, ExitClass, LogFiles, SnapshotEvent, Snapshots,
+};
 use crate::shell::exec::Executor;
 use crate::shell::exit::ExitError;
 use crate::shell::http::{self, HttpConfig};
 use crate::shell::net::{self, Net, NetLimits};
-use crate::shell::world::{Client, End, QUEUE_LEN_MAX, Sources, TokioWorld};
+use crate::shell::world::{Client, End, Keeper, QUEUE_LEN_MAX, Sources, TokioWorld};
 use crate::time::Now;
 
-/// The threads that move bytes and answer HTTP, beside the one that owns the node.
+/// The threads that answer HTTP and watch processes, beside the one that owns the node.
 const WORKER_THREADS: usize = 2;
 
 /// Runs a server or an agent until it is told to stop, or cannot go on.
@@ -32,37 +42,71 @@ const WORKER_THREADS: usize = 2;
 /// # Errors
 /// If something that it needs is not there: a port, a directory, a disk that works, undamaged data.
 pub fn run(config: AgentConfig) -> Result<(), ExitError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    let no_threads =
+        |error| ExitError::Environment(format!("the system gives no threads: {error}"));
+    let workers = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKER_THREADS)
+        .thread_name("cronclave-http")
         .enable_all()
         .build()
-        .map_err(|error| ExitError::Environment(format!("the system gives no threads: {error}")))?;
-    runtime.block_on(serve(config))
+        .map_err(no_threads)?;
+    // The sessions with the peers are on the node's own thread: handing each frame over to another
+    // one would cost more than to read it.
+    let node = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    node.map_err(no_threads)?.block_on(serve(config, workers.handle()))
 }
 
-async fn serve(config: AgentConfig) -> Result<(), ExitError> {
+async fn serve(config: AgentConfig, workers: &Handle) -> Result<(), ExitError> {
     greet(&config);
-    let signals = Signals::new()?;
-    let sockets = Sockets::bind(&config).await?;
-    let mut data = DataDir::open(&config.data_dir, &config.node_name).map_err(data_error)?;
-    let (recovered, files) = data.recover(config.log_limits).map_err(data_error)?;
+    let mut signals = Signals::new()?;
+    let mut known = Vec::new();
+    loop {
+        match live(&config, workers, signals, &known).await? {
+            Life::Over => return Ok(()),
+            Life::Again(next, join) => (signals, known) = (next, join),
+        }
+    }
+}
+
+/// What follows when a node has ended in order.
+enum Life {
+    /// The process ends.
+    Over,
+    /// Another incarnation begins, with these signals and these addresses of others.
+    Again(Signals, Vec<String>),
+}
+
+/// One life of a data directory, from its opening to its end. `known` are addresses where the
+/// others were found before, beside those that are configured.
+async fn live(
+    config: &AgentConfig,
+    workers: &Handle,
+    signals: Signals,
+    known: &[String],
+) -> Result<Life, ExitError> {
+    let sockets = Sockets::bind(config).await?;
+    recover_if_told(config)?;
+    let data = DataDir::open(&config.data_dir, &config.node_name).map_err(data_error)?;
+    let mut data = data.with_log_limits(config.log_limits);
+    let (recovered, files) = data.recover().map_err(data_error)?;
+    let counters = files.counters();
     let (disk_done, disk) = mpsc::channel(QUEUE_LEN_MAX);
     let (net_events, net) = mpsc::channel(QUEUE_LEN_MAX);
     let (exec_events, exec) = mpsc::channel(QUEUE_LEN_MAX);
     let (calls_in, calls) = mpsc::channel(QUEUE_LEN_MAX);
     let (control_in, control) = mpsc::channel(16);
-    let done = Box::new(move |completion| {
-        // The node is gone: nobody waits for what becomes of the write.
-        let _ = disk_done.blocking_send(completion);
-    });
-    let writer = Disk::start(files, done).map_err(|error| {
-        ExitError::Environment(format!("the system gives no thread for the disk: {error}"))
-    })?;
+    let writer = start_disk(files, disk_done)?;
+    let (archive_events, archive) = mpsc::channel(QUEUE_LEN_MAX);
+    let (snapshot_events, snapshots) = mpsc::channel(QUEUE_LEN_MAX);
+    let limits = config.history;
+    let start = || start_keeper(&data, limits, &recovered, archive_events, snapshot_events);
+    let keeper = config.server.then(start).transpose()?;
     let links = Net::start(sockets.peers, sockets.gossip, net_events, NetLimits::default());
-    let executor = Executor::new(exec_events);
-    let sources = Sources { disk, net, exec, calls, control };
-    let mut world = TokioWorld::new(sources, links, writer, executor);
-    let node_config = node_config(&config, &data);
+    let executor = Executor::new(exec_events, workers.clone());
+    let sources = Sources { disk, archive, snapshots, net, exec, calls, control };
+    let mut world =
+        TokioWorld::new(sources, links, writer, keeper, executor, Arc::clone(&counters));
+    let node_config = node_config(config, &data, known);
     tracing::info!(
         node = %node_config.name,
         id = %node_config.id(),
@@ -77,15 +121,12 @@ async fn serve(config: AgentConfig) -> Result<(), ExitError> {
     drop(recovered);
     let (stop_http, stopped) = watch::channel(false);
     let server = sockets.http.map(|listener| {
-        let http = HttpConfig::new(config.node_name.clone());
-        let router = http::router(Client::new(calls_in), http);
-        let mut stopped = stopped;
-        tokio::spawn(http::serve(listener, router, async move {
-            // An error says that the other end is gone, which stops the listener too.
-            let _ = stopped.wait_for(|stopped| *stopped).await;
-        }))
+        let http = HttpConfig { counters, ..HttpConfig::new(config.node_name.clone()) };
+        workers.spawn(serve_http(listener, http::router(Client::new(calls_in), http), stopped))
     });
-    let watcher = tokio::spawn(signals.watch(config, control_in));
+    // For a life after this one. From here on they note what comes, so that nothing is missed.
+    let next = Signals::new()?;
+    let watcher = tokio::spawn(signals.watch(config.clone(), control_in));
     let end = drive(&mut node, &mut world, &mut data).await;
     stop_http.send_replace(true);
     if let Some(server) = server
@@ -98,16 +139,119 @@ async fn serve(config: AgentConfig) -> Result<(), ExitError> {
     match end {
         End::Stopped => {
             tracing::info!("the node has stopped");
-            Ok(())
+            Ok(Life::Over)
+        }
+        End::Reborn { reason, cluster, join } => {
+            let aside = data.put_aside(cluster).map_err(data_error)?;
+            tracing::warn!(
+                reason,
+                kept = %aside.display(),
+                "the node begins again as a new one, and gets its state from its peers"
+            );
+            Ok(Life::Again(next, join))
         }
         End::Halted(reason) => Err(ExitError::Environment(format!("the node halts: {reason}"))),
     }
+}
+
+/// Answers clients until it is told to stop. On the workers, since `listener` is registered with
+/// the runtime that it is used on.
+async fn serve_http(
+    listener: std::net::TcpListener,
+    router: axum::Router,
+    mut stopped: watch::Receiver<bool>,
+) -> std::io::Result<()> {
+    let listener = TcpListener::from_std(listener)?;
+    let stop = async move {
+        // An error says that the other end is gone, which stops the listener too.
+        let _ = stopped.wait_for(|stopped| *stopped).await;
+    };
+    http::serve(listener, router, stop).await
+}
+
+fn start_disk(files: LogFiles, events: mpsc::Sender<DiskEvent>) -> Result<Disk, ExitError> {
+    let report = Box::new(move |event| {
+        // The node is gone: nobody waits for what becomes of the write.
+        let _ = events.blocking_send(event);
+    });
+    Disk::start(files, report).map_err(|error| {
+        ExitError::Environment(format!("the system gives no thread for the disk: {error}"))
+    })
+}
+
+/// Starts what keeps the history and the snapshots of a server.
+fn start_keeper(
+    data: &DataDir,
+    limits: Limits,
+    recovered: &Recovered,
+    archive_events: mpsc::Sender<ArchiveEvent>,
+    snapshot_events: mpsc::Sender<SnapshotEvent>,
+) -> Result<Keeper, ExitError> {
+    let archive = start_archive(data, limits, recovered, archive_events)?;
+    let report = Arc::new(move |event| {
+        // The node is gone: nobody waits for what becomes of the task.
+        let _ = snapshot_events.blocking_send(event);
+    });
+    let history = Arc::new(archive.snapshots());
+    let snapshots = Snapshots::start(data.snapshots(), history, report).map_err(|error| {
+        ExitError::Environment(format!("the system gives no thread for snapshots: {error}"))
+    })?;
+    Ok(Keeper { archive, snapshots })
+}
+
+fn start_archive(
+    data: &DataDir,
+    limits: Limits,
+    recovered: &Recovered,
+    events: mpsc::Sender<ArchiveEvent>,
+) -> Result<Archive, ExitError> {
+    let (mut store, space) =
+        archive::open(data.path(), limits).map_err(|error| match error.exit_class() {
+            ExitClass::Environment => ExitError::Environment(error.to_string()),
+            ExitClass::Damaged => ExitError::Damaged(error.to_string()),
+        })?;
+    if let Some(snapshot) = &recovered.snapshot
+        && store.upto() < Some(snapshot.index())
+    {
+        take_history_of(data, snapshot, &mut store)?;
+    }
+    tracing::info!(rows = store.rows(), upto = ?store.upto(), "the history of executions");
+    let report = Box::new(move |event| {
+        // The node is gone: nobody waits for what becomes of the history.
+        let _ = events.blocking_send(event);
+    });
+    Archive::start(store, space, report).map_err(|error| {
+        ExitError::Environment(format!("the system gives no thread for the history: {error}"))
+    })
+}
+
+/// The history is behind the snapshot: the node died before it had put the history of a snapshot
+/// that came in in its place, or the history's file was moved away.
+fn take_history_of(
+    data: &DataDir,
+    snapshot: &Snapshot,
+    store: &mut Store,
+) -> Result<(), ExitError> {
+    let before = store.upto();
+    let blocks = data.history_of(snapshot.file).map_err(data_error)?;
+    let failed = |reason: String| {
+        let (dir, index) = (data.path().display(), snapshot.index());
+        ExitError::Damaged(format!(
+            "data-dir {dir}: the history cannot be made anew from the snapshot up to {index}: \
+             {reason}"
+        ))
+    };
+    let upto = blocks.upto().ok_or_else(|| failed("it holds none".to_owned()))?;
+    store.replace(upto, blocks).map_err(|error| failed(error.to_string()))?;
+    tracing::warn!(?before, %upto, "the history was behind the snapshot, and is made anew from it");
+    Ok(())
 }
 
 /// The loop: one task owns the node.
 async fn drive(node: &mut Node, world: &mut TokioWorld, data: &mut DataDir) -> End {
     loop {
         let next = turn(node, world);
+        world.counters().node.turns.add(1);
         if let Some(end) = world.end() {
             return end.clone();
         }
@@ -141,11 +285,24 @@ fn greet(config: &AgentConfig) {
     }
 }
 
-fn boot(
-    config: NodeConfig,
-    recovered: &crate::codec::record::Recovered,
-    now: Now,
-) -> Result<Node, ExitError> {
+/// Carries out Dkron's file for a recovery from a lost quorum, if the operator has left one.
+fn recover_if_told(config: &AgentConfig) -> Result<(), ExitError> {
+    let told = recover_by_peers_file(&config.data_dir, &config.node_name)?;
+    if let Some((survey, cluster, aside)) = told {
+        let index = |at: Option<Position>| at.map_or(0, |at| at.index.0);
+        tracing::warn!(
+            %cluster,
+            certain_upto = index(survey.raft.committed),
+            kept_upto = index(survey.raft.last),
+            old_log = %aside.display(),
+            "raft/peers.json: this server goes on alone as a new cluster; \
+             what the others alone had is lost"
+        );
+    }
+    Ok(())
+}
+
+fn boot(config: NodeConfig, recovered: &Recovered, now: Now) -> Result<Node, ExitError> {
     let seed = rand::rng().random();
     Node::boot(config, seed, recovered, now).map_err(|error| match error {
         BootError::Local(_) | BootError::Consensus(_) => ExitError::Damaged(error.to_string()),
@@ -159,13 +316,14 @@ fn data_error(error: DataDirError) -> ExitError {
     }
 }
 
-fn node_config(config: &AgentConfig, data: &DataDir) -> NodeConfig {
+fn node_config(config: &AgentConfig, data: &DataDir, known: &[String]) -> NodeConfig {
     let bootstrap_expect = config.bootstrap_expect.map_or(0, std::num::NonZeroU32::get);
     let role = match config.server {
         true => NodeRole::Server { bootstrap_expect },
         false => NodeRole::Agent,
     };
     let join = if config.retry_join.is_empty() { &config.join } else { &config.retry_join };
+    let join = join.iter().chain(known).cloned().collect();
     NodeConfig {
         name: config.node_name.clone(),
         incarnation: data.incarnation(),
@@ -174,7 +332,8 @@ fn node_config(config: &AgentConfig, data: &DataDir) -> NodeConfig {
         gossip_addr: config.advertise,
         peer_addr: SocketAddr::new(config.advertise.ip(), config.advertise_rpc_port),
         tags: config.tags.clone(),
-        join: join.clone(),
+        joins: data.joins(),
+        join,
         retry_interval: config.retry_interval,
         reconnect_timeout: config.reconnect_timeout,
         dead_server_grace: GRACE_DEFAULT,
@@ -184,6 +343,7 @@ fn node_config(config: &AgentConfig, data: &DataDir) -> NodeConfig {
             GossipProfile::Local => Profile::Local,
         },
         raft_multiplier: config.raft_multiplier,
+        log: config.log_bounds,
         patience: Patience { misfire_grace: config.misfire_grace, ..Patience::default() },
         timezone: config.timezone.name().to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -194,7 +354,8 @@ fn node_config(config: &AgentConfig, data: &DataDir) -> NodeConfig {
 struct Sockets {
     peers: TcpListener,
     gossip: UdpSocket,
-    http: Option<TcpListener>,
+    /// To be served on other threads than the rest.
+    http: Option<std::net::TcpListener>,
 }
 
 impl Sockets {
@@ -208,7 +369,7 @@ impl Sockets {
         let gossip = gossip.map_err(|e| taken("gossip (udp)", config.bind, e))?;
         let http = match config.server {
             true => {
-                let bound = net::listen(config.http_addr);
+                let bound = net::listen(config.http_addr).and_then(TcpListener::into_std);
                 Some(bound.map_err(|e| taken("HTTP (tcp)", config.http_addr, e))?)
             }
             false => None,

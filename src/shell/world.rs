@@ -1,15 +1,19 @@
 //! Tokio's world around a node: channels in, effects out, two clocks.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, oneshot};
 
+use crate::consensus::Settled;
 use crate::driver::World;
 use crate::id::{ClusterId, RequestId};
 use crate::node::io::{Event, Input, Output};
 use crate::node::request::{Reply, Request, RequestError};
-use crate::shell::disk::{Completion, Disk, DiskEvent, SnapshotSource};
+use crate::shell::archive::{Archive, ArchiveEvent, ArchiveStopped};
+use crate::shell::counters::Counters;
+use crate::shell::disk::{Completion, Disk, DiskEvent, SnapshotEvent, Snapshots};
 use crate::shell::exec::{ExecEvent, Executor};
 use crate::shell::http::Backend;
 use crate::shell::net::{DialId, Net, NetEvent};
@@ -26,6 +30,15 @@ pub type Call = (Request, oneshot::Sender<Reply>);
 pub enum End {
     /// In good order.
     Stopped,
+    /// Its disk was set back, and it is to begin again as another incarnation.
+    Reborn {
+        /// What has shown it.
+        reason: String,
+        /// The only cluster that it may belong to.
+        cluster: ClusterId,
+        /// Where to look for the others.
+        join: Vec<String>,
+    },
     /// It could not go on.
     Halted(String),
 }
@@ -35,6 +48,10 @@ pub enum End {
 pub struct Sources {
     /// Writes that are durable, or failed, and whether there is space for more.
     pub disk: mpsc::Receiver<DiskEvent>,
+    /// What has become of snapshot files.
+    pub snapshots: mpsc::Receiver<SnapshotEvent>,
+    /// What the history of executions has done.
+    pub archive: mpsc::Receiver<ArchiveEvent>,
     /// What happens on the network.
     pub net: mpsc::Receiver<NetEvent>,
     /// Processes that have started or ended.
@@ -71,6 +88,22 @@ impl Backend for Client {
     }
 }
 
+/// What keeps a server's history and its snapshots.
+#[derive(Debug)]
+pub struct Keeper {
+    /// The history of executions.
+    pub archive: Archive,
+    /// The snapshot files.
+    pub snapshots: Snapshots,
+}
+
+impl Keeper {
+    fn stop(self) {
+        let Self { archive, snapshots } = self;
+        snapshots.stop(|| archive.stop());
+    }
+}
+
 /// The world of one node. See the [module](self).
 #[derive(Debug)]
 pub struct TokioWorld {
@@ -80,26 +113,42 @@ pub struct TokioWorld {
     ready: VecDeque<Input>,
     net: Net,
     disk: Option<Disk>,
+    keeper: Option<Keeper>,
     exec: Executor,
     replies: BTreeMap<RequestId, oneshot::Sender<Reply>>,
     request_last: u64,
+    counters: Arc<Counters>,
     end: Option<End>,
 }
 
 impl TokioWorld {
-    /// A world of these parts.
-    pub fn new(sources: Sources, net: Net, disk: Disk, exec: Executor) -> Self {
+    /// A world of these parts, which counts in `counters`. An agent has no keeper.
+    pub fn new(
+        sources: Sources,
+        net: Net,
+        disk: Disk,
+        keeper: Option<Keeper>,
+        exec: Executor,
+        counters: Arc<Counters>,
+    ) -> Self {
         Self {
             started: Instant::now(),
             sources,
             ready: VecDeque::new(),
             net,
             disk: Some(disk),
+            keeper,
             exec,
             replies: BTreeMap::new(),
             request_last: 0,
+            counters,
             end: None,
         }
+    }
+
+    /// What is counted.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     /// How the node ended, if it has.
@@ -116,6 +165,8 @@ impl TokioWorld {
         let input = tokio::select! {
             biased;
             done = sources.disk.recv() => Some(done.map_or_else(disk_ended, from_disk)),
+            Some(event) = sources.snapshots.recv() => Some(from_snapshots(event)),
+            Some(event) = sources.archive.recv() => Some(from_archive(event)),
             Some(event) = sources.net.recv() => Some(from_net(event)),
             Some(event) = sources.exec.recv() => from_exec(event),
             Some(input) = sources.control.recv() => Some(input),
@@ -125,23 +176,29 @@ impl TokioWorld {
         self.ready.extend(input);
     }
 
-    /// Tells the disk which cluster the node is a member of.
-    pub fn set_cluster(&mut self, cluster: ClusterId) {
-        let told = self.disk.as_ref().map(|disk| disk.set_cluster(cluster));
-        if let Some(Err(error)) = told {
-            self.ready.push_back(Input::DiskFailed { reason: error.to_string() });
-        }
-    }
-
     /// Writes what waits for the disk and for the network, and lets go of both.
     pub async fn close(mut self) {
         self.net.clone().shutdown().await;
-        if let Some(disk) = self.disk.take() {
-            let stopped = tokio::task::spawn_blocking(|| disk.stop()).await;
-            if let Err(error) = stopped {
-                tracing::error!(%error, "the disk's thread did not end in order");
-            }
+        let (disk, keeper) = (self.disk.take(), self.keeper.take());
+        // What they report goes nowhere, and so never waits for room in a queue.
+        drop(self.sources);
+        let stopped = tokio::task::spawn_blocking(|| {
+            disk.into_iter().for_each(Disk::stop);
+            keeper.into_iter().for_each(Keeper::stop);
+        });
+        if let Err(error) = stopped.await {
+            tracing::error!(%error, "a thread of the disk did not end in order");
         }
+    }
+
+    /// The node belongs to this cluster, durably.
+    pub fn set_cluster(&mut self, cluster: ClusterId) {
+        let log = self.disk.as_ref().and_then(|disk| disk.set_cluster(cluster).err());
+        let snapshots =
+            self.keeper.as_ref().and_then(|keeper| keeper.snapshots.set_cluster(cluster).err());
+        let errors = [log.map(|error| error.to_string()), snapshots.map(|error| error.to_string())];
+        let failed = errors.into_iter().flatten().map(|reason| Input::DiskFailed { reason });
+        self.ready.extend(failed);
     }
 
     fn mono(&self) -> Mono {
@@ -150,8 +207,17 @@ impl TokioWorld {
         Mono::from_micros(u64::try_from(micros).unwrap_or(u64::MAX).saturating_add(1_000_000))
     }
 
+    /// Tells the archive something. Only servers have one, and only servers have something for it.
+    fn ask(&mut self, tell: impl FnOnce(&Archive) -> Result<(), ArchiveStopped>) {
+        let told = self.keeper.as_ref().map_or(Err(ArchiveStopped), |keeper| tell(&keeper.archive));
+        if let Err(error) = told {
+            self.ready.push_back(Input::DiskFailed { reason: error.to_string() });
+        }
+    }
+
     fn take_call(&mut self, (request, reply): Call) -> Input {
         self.request_last += 1;
+        self.counters.node.requests.add(1);
         let id = RequestId(self.request_last);
         self.replies.insert(id, reply);
         Input::Request { id, request }
@@ -160,6 +226,12 @@ impl TokioWorld {
     fn receive(&mut self) -> Option<Input> {
         if let Ok(done) = self.sources.disk.try_recv() {
             return Some(from_disk(done));
+        }
+        if let Ok(event) = self.sources.snapshots.try_recv() {
+            return Some(from_snapshots(event));
+        }
+        if let Ok(event) = self.sources.archive.try_recv() {
+            return Some(from_archive(event));
         }
         if let Ok(event) = self.sources.net.try_recv() {
             return Some(from_net(event));
@@ -185,7 +257,9 @@ impl World for TokioWorld {
     }
 
     fn next_input(&mut self) -> Option<Input> {
-        self.ready.pop_front().or_else(|| self.receive())
+        let input = self.ready.pop_front().or_else(|| self.receive());
+        self.counters.node.inputs.add(u64::from(input.is_some()));
+        input
     }
 
     fn perform(&mut self, output: Output) {
@@ -195,17 +269,22 @@ impl World for TokioWorld {
             Output::Close { session } => self.net.close(session),
             Output::Datagram { to, payload } => self.net.datagram(to, payload),
             Output::Resolve { name } => self.net.resolve(name),
-            Output::Persist { write, records, snapshot } => {
-                let snapshot = snapshot.map(|source| SnapshotSource {
-                    meta: source.meta.clone(),
-                    index: source.index,
-                    encode: Box::new(move || source.encode()),
-                });
-                let submitted = self.disk.as_ref().map(|d| d.submit(write, records, snapshot));
+            Output::Persist { write, records } => {
+                self.counters.log.count_group(&records);
+                let submitted = self.disk.as_ref().map(|disk| disk.submit(write, records));
                 if let Some(Err(error)) = submitted {
                     self.ready.push_back(Input::DiskFailed { reason: error.to_string() });
                 }
             }
+            Output::Snapshot { id, task } => {
+                let submit = |keeper: &Keeper| keeper.snapshots.submit(id, task);
+                let submitted = self.keeper.as_ref().map(submit);
+                if let Some(Err(error)) = submitted {
+                    self.ready.push_back(Input::DiskFailed { reason: error.to_string() });
+                }
+            }
+            Output::History { upto, changes } => self.ask(|archive| archive.apply(upto, changes)),
+            Output::ReadHistory { id, query } => self.ask(|archive| archive.read(id, query)),
             Output::Launch(spec) => self.exec.launch(spec),
             Output::Kill { execution, reason } => self.exec.kill(execution, reason),
             Output::Reply { id, reply } => {
@@ -216,6 +295,9 @@ impl World for TokioWorld {
             }
             Output::Event(event) => log(&event),
             Output::Stopped => self.end = Some(End::Stopped),
+            Output::Reincarnate { reason, cluster, join } => {
+                self.end = Some(End::Reborn { reason, cluster, join });
+            }
             Output::Halt { reason } => self.end = Some(End::Halted(reason)),
         }
     }
@@ -228,14 +310,29 @@ fn disk_ended() -> Input {
 
 fn from_disk(event: DiskEvent) -> Input {
     match event {
-        DiskEvent::Written(Completion { write, result: Ok(snapshot) }) => {
-            Input::Persisted { write, snapshot }
-        }
+        DiskEvent::Written(Completion { write, result: Ok(()) }) => Input::Persisted { write },
         DiskEvent::Written(Completion { result: Err(error), .. }) => {
             Input::DiskFailed { reason: error.to_string() }
         }
         DiskEvent::Full { reason } => Input::DiskFull { reason },
         DiskEvent::Free => Input::DiskFree,
+    }
+}
+
+fn from_snapshots(event: SnapshotEvent) -> Input {
+    match event {
+        SnapshotEvent::Done { id, done } => Input::SnapshotDone { id, done },
+        SnapshotEvent::Failed { reason } => Input::DiskFailed { reason },
+    }
+}
+
+fn from_archive(event: ArchiveEvent) -> Input {
+    match event {
+        ArchiveEvent::Kept { upto } => Input::HistoryKept { upto },
+        ArchiveEvent::Read { id, page } => Input::HistoryRead { id, page },
+        ArchiveEvent::Failed { reason } => {
+            Input::DiskFailed { reason: format!("the history of executions: {reason}") }
+        }
     }
 }
 
@@ -267,6 +364,7 @@ fn from_exec(event: ExecEvent) -> Option<Input> {
 fn log(event: &Event) {
     match event {
         Event::ClusterJoined(_)
+        | Event::Settled { how: Settled::ByLeader, .. }
         | Event::LeadershipWon(_)
         | Event::LeadershipLost(_)
         | Event::LeaderKnown { .. }
@@ -274,12 +372,16 @@ fn log(event: &Event) {
         | Event::MemberDown { .. }
         | Event::MemberLeft { .. }
         | Event::VotersChanged { .. }
+        | Event::HistoryCaughtUp
         | Event::DiskFree => tracing::info!("{event}"),
         Event::NoLeader(_)
+        | Event::InDoubt(_)
+        | Event::Settled { how: Settled::WithoutQuorum, .. }
         | Event::Rejected { .. }
         | Event::Refused(_)
         | Event::ClockOff { .. }
         | Event::JobTrouble(_)
+        | Event::HistoryBehind { .. }
         | Event::DiskFull(_) => tracing::warn!("{event}"),
         Event::Launching(_) => tracing::debug!("{event}"),
     }

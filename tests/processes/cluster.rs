@@ -87,11 +87,25 @@ impl Cluster {
     /// `servers` that expect each other, named `s0` and on, then `agents`, named `a0` and on, with
     /// the tag `kind=agent`. Ready when this returns.
     pub(crate) fn start(servers: usize, agents: usize) -> Self {
+        Self::start_with(servers, agents, &[])
+    }
+
+    /// The same, with more arguments for every server.
+    pub(crate) fn start_with(servers: usize, agents: usize, more: &[&str]) -> Self {
+        let mut cluster = Self::prepare(servers, agents, more);
+        (0..servers + agents).for_each(|node| cluster.spawn(node));
+        cluster.settle(servers, agents);
+        cluster
+    }
+
+    /// The same, and none is started yet.
+    pub(crate) fn prepare(servers: usize, agents: usize, more: &[&str]) -> Self {
         let mut cluster = Self::empty();
         let join: Vec<String> = (0..servers).map(|i| cluster.addr_of(i).to_string()).collect();
         for i in 0..servers {
             let node = cluster.add(&format!("s{i}"), Role::Server);
             cluster.nodes[node].args.extend(["--bootstrap-expect".into(), servers.to_string()]);
+            cluster.nodes[node].args.extend(more.iter().map(ToString::to_string));
         }
         for i in 0..agents {
             let node = cluster.add(&format!("a{i}"), Role::Agent);
@@ -102,8 +116,6 @@ impl Cluster {
                 node.args.extend(["--retry-join".into(), addr.clone()]);
             }
         }
-        (0..servers + agents).for_each(|node| cluster.spawn(node));
-        cluster.settle(servers, agents);
         cluster
     }
 
@@ -459,7 +471,7 @@ pub(crate) fn wait_for_phase(tenth: u128) {
 }
 
 /// The two middle numbers of a network in 127.0.0.0/8 where nobody listens.
-fn free_net() -> [u8; 2] {
+pub(crate) fn free_net() -> [u8; 2] {
     static DRAWN: AtomicU32 = AtomicU32::new(0);
     let wanted = |_| {
         // Golden-ratio steps from the process id: runs side by side start far from each other.

@@ -4,9 +4,16 @@
 
 mod cluster;
 mod demo;
+mod disks;
 mod forming;
 mod kills;
+mod lives;
+mod load;
 mod nodes;
+mod pauses;
 mod quorum;
+mod recovery;
 mod refusals;
+mod small_disk;
 mod stopping;
+mod sudden;

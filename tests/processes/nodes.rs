@@ -1,7 +1,6 @@
 //! One node and its surroundings: its file, its signals, its disk, what its processes are told.
 
 use std::fs;
-use std::path::Path;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -102,89 +101,4 @@ fn a_dev_server_prints_where_it_is_and_answers_there() {
     });
     cluster.signal(node, Signal::SIGINT);
     assert_eq!(cluster.wait_exit(node).code(), Some(0));
-}
-
-#[test]
-fn a_server_that_lost_its_disk_comes_back_as_another_voter() {
-    let mut cluster = Cluster::start(3, 0);
-    cluster.put_job(
-        0,
-        &json!({
-            "name": "kept",
-            "schedule": "@manually",
-            "executor": "shell",
-            "executor_config": { "command": "true" },
-        }),
-    );
-    let wiped = (cluster.leader() + 1) % 3;
-    let id = |cluster: &Cluster| {
-        let status = wait("its status", || cluster.status(wiped));
-        status["raft"]["node_id"].as_str().unwrap_or_default().to_owned()
-    };
-    let old = id(&cluster);
-    cluster.kill(wiped);
-    let data = cluster.nodes[wiped].dir.join("data");
-    fs::remove_dir_all(data).expect("the directory is ours");
-    cluster.spawn(wiped);
-    cluster.settle(3, 0);
-    assert_ne!(id(&cluster), old);
-    let new = id(&cluster);
-    (0..3).for_each(|node| wait("its vote", || has_replaced(&cluster, node, &new)));
-    // It counts again: with another one dead, it and the third are a quorum.
-    cluster.kill((wiped + 1) % 3);
-    cluster.leader();
-    wait("its job", || (cluster.get(wiped, "/v1/jobs/kept")?.status == 200).then_some(()));
-}
-
-/// Whether `node` knows the server `id` as a voter, and the voter that it was before no more. While
-/// one takes the place of the other, both stand in the list, and both halves need a quorum.
-fn has_replaced(cluster: &Cluster, node: usize, id: &str) -> Option<()> {
-    let members = cluster.members(node)?;
-    let role = members.iter().find(|member| member["id"] == id)?["raft"].as_str()?;
-    let status = cluster.status(node)?;
-    let voters = status["raft"]["voters"].as_str()?.split(',').count();
-    (["voter", "leader"].contains(&role) && voters == 3).then_some(())
-}
-
-#[test]
-fn a_disk_that_was_set_back_is_refused_and_the_others_go_on() {
-    let mut cluster = Cluster::start(3, 0);
-    let old = (cluster.leader() + 1) % 3;
-    cluster.kill(old);
-    let data = cluster.nodes[old].dir.join("data");
-    let copy = cluster.nodes[old].dir.join("copy");
-    copy_directory(&data, &copy);
-    cluster.spawn(old);
-    cluster.settle(3, 0);
-    cluster.kill(old);
-    fs::remove_dir_all(&data).expect("the directory is ours");
-    fs::rename(&copy, &data).expect("the directory is ours");
-    cluster.spawn(old);
-    wait("the refusal in a log", || {
-        let said = "its disk was set back or copied";
-        (0..3).any(|node| cluster.log(node).contains(said)).then_some(())
-    });
-    cluster.put_job(
-        (old + 1) % 3,
-        &json!({
-            "name": "after",
-            "schedule": "@manually",
-            "executor": "shell",
-            "executor_config": { "command": "true" },
-        }),
-    );
-    let ready = wait("an answer", || cluster.get(old, "/health?ready"));
-    assert_eq!(ready.status, 503);
-}
-
-fn copy_directory(from: &Path, to: &Path) {
-    fs::create_dir(to).expect("the directory is ours");
-    for entry in fs::read_dir(from).expect("the directory is ours") {
-        let path = entry.expect("the directory is ours").path();
-        let name = path.file_name().expect("entries have names");
-        match path.is_dir() {
-            true => copy_directory(&path, &to.join(name)),
-            false => drop(fs::copy(&path, to.join(name)).expect("the directory is ours")),
-        }
-    }
 }

@@ -94,6 +94,7 @@ fn the_defaults_are_those_of_dkron_but_for_http() {
     assert_eq!(config.retry_interval, Duration::from_secs(30));
     assert_eq!(config.drain_timeout, Duration::from_secs(10));
     assert_eq!(config.misfire_grace, Duration::from_secs(3600));
+    assert_eq!(config.history, Limits::default());
     assert_eq!(config.reconnect_timeout, Duration::from_secs(24 * 3600));
     assert_eq!(config.profile, GossipProfile::Lan);
     assert_eq!((config.raft_multiplier, config.timezone), (1, Tz::UTC));
@@ -209,6 +210,14 @@ fn each_wrong_value_is_refused_by_name() {
         ("rpc-port", "x", "a whole number"),
         ("raft-multiplier", "0", "1 to 10"),
         ("raft-multiplier", "11", "1 to 10"),
+        ("snapshot-after", "1KiB", "16384 to"),
+        ("log-keep-size", "1 TB", "512KiB, 64MiB or 1GiB"),
+        ("log-keep-entries", "-1", "a whole number"),
+        ("log-max-size", "100MiB", "at least twice snapshot-after, 134217728 bytes"),
+        ("history-rows-per-job", "0", "1 to 10000000"),
+        ("history-bytes", "1KiB", "1048576 to 1099511627776 bytes"),
+        ("history-bytes", "many", "a size such as 512KiB"),
+        ("history-age", "999ms", "not less than 1s"),
         ("profile", "moon", "lan, wan, local"),
         ("bootstrap-expect", "-1", "0 to 31"),
         ("node-name", "a b", "no white space"),
@@ -446,4 +455,13 @@ fn tags_and_log_level_are_read_again() {
         Ok(Reloaded { tags: tags.clone(), log_level: level, config_file, warnings })
     });
     assert_eq!(handle.read().unwrap().log_level, LogLevel::Debug);
+}
+
+#[test]
+fn how_much_history_is_kept_is_said_in_rows_bytes_and_time() {
+    let bench = bench().server().env("CRONCLAVE_HISTORY_AGE", "36h");
+    let bench = bench.file("dkron.yml", "history-bytes: 64 MiB\n");
+    let history = bench.flag("history-rows-per-job", "7").config().history;
+    let age = Duration::from_secs(36 * 3_600);
+    assert_eq!(history, Limits { rows_per_job: 7, bytes: 64 << 20, age });
 }

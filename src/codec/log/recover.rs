@@ -12,7 +12,6 @@ use super::format::{
 use super::ledger::{Ledger, Span};
 use super::{Current, LogLimits, LogWriter, Owner, SegmentNumber, Step};
 use crate::codec::record::{Doubt, Record, Recovered, Snapshot};
-use crate::codec::snapshot;
 use crate::id::{ClusterId, LogIndex, NodeId, Term};
 
 /// What [`recover()`] found.
@@ -116,7 +115,8 @@ pub enum DamageReason {
 /// How many bytes of a segment that hold nothing may be kept in memory with its entries.
 const IDLE_LEN_MAX: usize = 1 << 20;
 
-/// Reads the log of `owner` from its segments, one at a time and in order, and its snapshot files.
+/// Reads the log of `owner` from its segments, one at a time and in order; `snapshot` is the newest
+/// that is whole.
 ///
 /// # Errors
 /// If a segment cannot be loaded, or the log is damaged elsewhere than at its very end; see
@@ -126,7 +126,7 @@ pub fn recover<E>(
     limits: LogLimits,
     segments: &[SegmentNumber],
     mut load: impl FnMut(SegmentNumber) -> Result<Bytes, E>,
-    snapshots: &[Bytes],
+    snapshot: Option<Snapshot>,
 ) -> Result<Recovery, RecoverError<E>> {
     let mut segments = segments.to_vec();
     segments.sort_unstable();
@@ -145,7 +145,7 @@ pub fn recover<E>(
         }
     }
     let doubt = cut.map(|cut| reader.doubt_after(cut));
-    let (mut recovered, mut writer) = reader.finish(limits, first, snapshots)?;
+    let (mut recovered, mut writer) = reader.finish(limits, first, snapshot)?;
     let mut repairs = match first {
         Some(_) => writer.begin_life(doubt, anew),
         None => Vec::new(),
@@ -163,11 +163,11 @@ pub fn recover_loaded(
     owner: Owner,
     limits: LogLimits,
     segments: &BTreeMap<SegmentNumber, Bytes>,
-    snapshots: &[Bytes],
+    snapshot: Option<Snapshot>,
 ) -> Result<Recovery, LogDamage> {
     let numbers: Vec<SegmentNumber> = segments.keys().copied().collect();
     let load = |number| Ok::<_, Infallible>(segments[&number].clone());
-    recover(owner, limits, &numbers, load, snapshots).map_err(|error| match error {
+    recover(owner, limits, &numbers, load, snapshot).map_err(|error| match error {
         RecoverError::Load(never) => match never {},
         RecoverError::Damage(damage) => damage,
     })
@@ -470,7 +470,7 @@ impl Reader {
         self,
         limits: LogLimits,
         first: Option<SegmentNumber>,
-        snapshots: &[Bytes],
+        snapshot: Option<Snapshot>,
     ) -> Result<(Recovered, LogWriter), LogDamage> {
         let span = self.ledger.span.unwrap_or(Span { start: 0, next: 0, covered: 0 });
         let first = first.unwrap_or(SegmentNumber(1));
@@ -479,8 +479,7 @@ impl Reader {
             let (from, upto) = (span.start, self.base - 1);
             return Err(damage(DamageReason::EntriesMissing { from, upto }));
         }
-        let snapshot = newest_whole(snapshots);
-        let covered = snapshot.as_ref().map_or(0, |snapshot| snapshot.index.0.saturating_add(1));
+        let covered = snapshot.as_ref().map_or(0, |snapshot| snapshot.index().0.saturating_add(1));
         if span.covered > covered {
             return Err(damage(DamageReason::SnapshotMissing(span.start)));
         }
@@ -504,9 +503,4 @@ impl Reader {
         };
         Ok((recovered, writer))
     }
-}
-
-fn newest_whole(snapshots: &[Bytes]) -> Option<Snapshot> {
-    let whole = snapshots.iter().filter_map(|file| snapshot::decode(file).ok());
-    whole.max_by_key(|snapshot| snapshot.index)
 }

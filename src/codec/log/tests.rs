@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::codec::memory_disk::MemoryDisk;
 use crate::codec::record::{Recovered, Snapshot};
-use crate::codec::snapshot;
+use crate::codec::snapshot::SnapshotFile;
 use crate::id::Term;
 
 const NODE: NodeId = NodeId(7);
@@ -19,7 +19,7 @@ fn writer(segment_len: u64) -> LogWriter {
 }
 
 fn recover_all(segments: &BTreeMap<SegmentNumber, Bytes>) -> Result<Recovery, LogDamage> {
-    recover_loaded(OWNER, LogLimits::default(), segments, &[])
+    recover_loaded(OWNER, LogLimits::default(), segments, None)
 }
 
 fn entry(index: u64) -> Record {
@@ -35,7 +35,8 @@ fn purge(upto: u64) -> Record {
 }
 
 fn snapshot(index: u64) -> Snapshot {
-    Snapshot { meta: body("meta"), index: LogIndex(index), data: body("state") }
+    let file = SnapshotFile { index: LogIndex(index), len: 0, crc: 0 };
+    Snapshot { file, meta: body("meta"), data: body("state") }
 }
 
 fn write(disk: &mut MemoryDisk, batch: &[Record]) {
@@ -239,7 +240,7 @@ fn a_log_of_another_node_or_cluster_or_of_a_newer_version_is_refused() {
     let read = |node: u64, cluster: Option<u64>, number: u64, bytes: &Bytes| {
         let segments = BTreeMap::from([(SegmentNumber(number), bytes.clone())]);
         let owner = Owner { node: NodeId(node), cluster: cluster.map(ClusterId) };
-        let read = recover_loaded(owner, LogLimits::default(), &segments, &[]);
+        let read = recover_loaded(owner, LogLimits::default(), &segments, None);
         read.map(|_| ()).map_err(|damage| damage.reason)
     };
     assert_eq!(read(7, None, 1, &segment), Ok(()));
@@ -300,7 +301,7 @@ fn a_segment_in_the_middle_that_is_gone_or_too_short_is_damage() {
 fn a_segment_that_cannot_be_loaded_is_no_damage() {
     let load = |_| Err("the disk is on fire");
     let numbers = [SegmentNumber(1)];
-    let error = recover(OWNER, LogLimits::default(), &numbers, load, &[]).unwrap_err();
+    let error = recover(OWNER, LogLimits::default(), &numbers, load, None).unwrap_err();
     assert_eq!(error, RecoverError::Load("the disk is on fire"));
 }
 
@@ -353,9 +354,8 @@ proptest! {
         }
         format::put_end(&mut bytes, chain);
         let segments = BTreeMap::from([(number, Bytes::from(bytes))]);
-        let snapshots = [snapshot::encode(&snapshot(2))];
         let limits = LogLimits::default();
-        if let Ok(mut recovery) = recover_loaded(OWNER, limits, &segments, &snapshots) {
+        if let Ok(mut recovery) = recover_loaded(OWNER, limits, &segments, Some(snapshot(2))) {
             let next = recovery.writer.next_index().unwrap_or_default();
             let last = Record::Entry { index: next, term: Term(1), body: Bytes::new() };
             prop_assert!(next.0 == u64::MAX || recovery.writer.encode(&[last]).is_ok());

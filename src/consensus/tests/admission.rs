@@ -236,7 +236,7 @@ fn rejected(message: impl Fn(Vote, LogId) -> Message) -> Option<Inadmissible> {
     world.log.iter().find_map(|(_, note)| match note {
         Note::Rejected(_, reason) => Some(*reason),
         Note::Halt(reason) => panic!("{reason}"),
-        Note::Proposed(..) | Note::Read(..) | Note::Change(..) => None,
+        Note::Proposed(..) | Note::Read(..) | Note::Change(..) | Note::Settled(_) => None,
     })
 }
 
@@ -249,7 +249,8 @@ fn pieces_of_snapshots_must_fit() {
         Message::SnapshotBegin { rpc: RPC, vote, meta, len, crc }
     };
     assert_eq!(rejected(|v, l| begin(v, l, u64::MAX, 0)), Some(Inadmissible::BadChunk));
-    assert_eq!(rejected(|v, l| begin(v, l, 0, 7)), Some(Inadmissible::DamagedSnapshot));
+    assert_eq!(rejected(|v, l| begin(v, l, 0, 7)), Some(Inadmissible::BadChunk));
+    assert_eq!(rejected(|v, l| begin(v, l, 100, 7)), None);
     let chunk = Message::SnapshotChunk { rpc: RPC, offset: 9, data: Bytes::from_static(b"x") };
     assert_eq!(rejected(|_, _| chunk.clone()), None);
 }

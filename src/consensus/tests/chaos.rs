@@ -7,9 +7,9 @@ use super::world::{Note, World, id};
 use crate::consensus::*;
 
 fn small(config: &mut EngineConfig) {
-    config.snapshot_after_bytes = 3_000;
-    config.keep_bytes = 1_000;
-    config.keep_entries = 20;
+    config.log.snapshot_after_bytes = 3_000;
+    config.log.keep_bytes = 1_000;
+    config.log.keep_entries = 20;
     config.batch_bytes = 300;
 }
 
@@ -64,7 +64,7 @@ fn survive(seed: u64) {
             }
             Note::Halt(reason) => panic!("seed {seed}: {reason}"),
             Note::Rejected(peer, reason) => panic!("seed {seed}: {peer}: {reason}"),
-            Note::Proposed(..) | Note::Read(..) | Note::Change(..) => {}
+            Note::Proposed(..) | Note::Read(..) | Note::Change(..) | Note::Settled(_) => {}
         }
     }
     assert!(acknowledged > 20, "only {acknowledged} were acknowledged, seed {seed}");

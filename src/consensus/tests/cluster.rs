@@ -107,9 +107,9 @@ fn a_leader_cut_off_knows_it_and_takes_nothing() {
 }
 
 fn with_small_log(config: &mut EngineConfig) {
-    config.snapshot_after_bytes = 20_000;
-    config.keep_bytes = 10_000;
-    config.keep_entries = 100;
+    config.log.snapshot_after_bytes = 20_000;
+    config.log.keep_bytes = 10_000;
+    config.log.keep_entries = 100;
 }
 
 #[test]
@@ -222,7 +222,7 @@ fn a_server_joins_learns_and_votes_and_another_leaves() {
         w.log.contains(&(leader, Note::Change(change.clone(), Ok(())))).then_some(())
     });
     let status = world.status(leader);
-    assert_eq!((status.voters, status.is_joint), (voters, false));
+    assert_eq!((&*status.voters, status.is_joint), (&voters, false));
     assert!(status.learners.is_empty());
     world.commit(leader, 2, b"y");
     world.assert_no_trouble();

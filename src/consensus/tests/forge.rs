@@ -127,9 +127,9 @@ fn forge(chance: &mut Chance, message: &mut Message) {
 }
 
 fn small(config: &mut EngineConfig) {
-    config.snapshot_after_bytes = 3_000;
-    config.keep_bytes = 1_000;
-    config.keep_entries = 20;
+    config.log.snapshot_after_bytes = 3_000;
+    config.log.keep_bytes = 1_000;
+    config.log.keep_entries = 20;
 }
 
 fn lie(seed: u64) {

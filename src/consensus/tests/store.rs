@@ -7,8 +7,9 @@ use openraft::testing::log::{StoreBuilder, Suite};
 use super::world::Tally;
 use crate::codec::record::Recovered;
 use crate::consensus::effect::Effects;
-use crate::consensus::machine::StateMachine;
+use crate::consensus::machine::{Phase, StateMachine};
 use crate::consensus::runtime::Host;
+use crate::consensus::snapshots::TaskIds;
 use crate::consensus::store::{LogStore, Sync};
 use crate::consensus::types::TypeConfig;
 use crate::id::NodeId;
@@ -25,7 +26,8 @@ struct Builder;
 impl StoreBuilder<TypeConfig, LogStore, StateMachine<Tally>> for Builder {
     async fn build(&self) -> Result<((), LogStore, StateMachine<Tally>), StorageError<TypeConfig>> {
         let store = LogStore::recover(&Recovered::default(), 1 << 20, Sync::Immediate).unwrap();
-        let machine = StateMachine::new(store.clone(), Effects::default(), None);
+        let machine = StateMachine::new(TaskIds::default(), Effects::default(), None);
+        machine.set_phase(Phase::Suite);
         Ok(((), store, machine))
     }
 }

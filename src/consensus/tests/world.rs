@@ -1,11 +1,13 @@
 //! Engines on a network and disks that are a heap of events.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::codec::record::{Record, Recovered, Snapshot};
+use crate::codec::memory_snapshots::MemorySnapshots;
+use crate::codec::record::{Record, Recovered};
+use crate::codec::snapshot::History;
 use crate::codec::{DecodeError, decode, encode};
 use crate::consensus::*;
 use crate::id::{CommandId, LogIndex, NodeId, Term, WriteId};
@@ -51,20 +53,36 @@ enum Event {
         from: NodeId,
         bytes: Bytes,
     },
+    Standing {
+        to: NodeId,
+        from: NodeId,
+        standing: Standing,
+    },
     Synced {
         node: NodeId,
         life: u64,
         write: WriteId,
         records: Vec<Record>,
-        snapshot: Option<Snapshot>,
+    },
+    /// The oldest task with snapshot files is done.
+    Task {
+        node: NodeId,
+        life: u64,
     },
 }
 
 pub(super) struct Server {
     pub(super) engine: Option<Engine<Tally>>,
     pub(super) disk: Recovered,
+    pub(super) snapshots: MemorySnapshots,
+    /// Tasks with snapshot files: they keep order.
+    tasks: VecDeque<(TaskId, SnapshotTask)>,
+    /// When the last of them is done.
+    task_at: u64,
     life: u64,
     dirty: bool,
+    /// What its peers were told last.
+    standing: Standing,
 }
 
 pub(super) struct World {
@@ -84,6 +102,16 @@ pub(super) struct World {
     pub(super) log: Vec<(NodeId, Note)>,
     pub(super) hash: u64,
     pub(super) snapshots_sent: usize,
+    pub(super) chunk_bytes_sent: u64,
+    /// Bytes of chunks that disks have taken.
+    pub(super) received: u64,
+    pub(super) installed: usize,
+    /// Nodes whose snapshot files do not get on, while their logs do.
+    pub(super) stuck_tasks: BTreeSet<NodeId>,
+    /// How many chunks to come in are to be spoiled.
+    pub(super) spoil: u32,
+    /// How long a task with snapshot files takes at most, in microseconds.
+    pub(super) task_micros: u64,
     pub(super) tweak: fn(&mut EngineConfig),
     /// Changes a message; some are delivered a second time, changed.
     pub(super) forge: Option<fn(&mut Chance, &mut Message)>,
@@ -94,6 +122,7 @@ pub(super) enum Note {
     Proposed(CommandId, Result<(LogIndex, Term), ProposeError>),
     Read(u64, Result<LogIndex, NotLeader>),
     Change(Change, Result<(), ChangeError>),
+    Settled(Settled),
     Rejected(NodeId, Inadmissible),
     Halt(String),
 }
@@ -122,6 +151,12 @@ impl World {
             log: Vec::new(),
             hash: seed,
             snapshots_sent: 0,
+            chunk_bytes_sent: 0,
+            received: 0,
+            installed: 0,
+            stuck_tasks: BTreeSet::new(),
+            spoil: 0,
+            task_micros: 2_000,
             tweak,
             forge: None,
         };
@@ -146,7 +181,16 @@ impl World {
     }
 
     pub(super) fn add(&mut self, n: u64) {
-        let server = Server { engine: None, disk: Recovered::default(), life: 0, dirty: false };
+        let server = Server {
+            engine: None,
+            disk: Recovered::default(),
+            snapshots: MemorySnapshots::default(),
+            tasks: VecDeque::new(),
+            task_at: 0,
+            life: 0,
+            dirty: false,
+            standing: Standing::default(),
+        };
         self.servers.insert(id(n), server);
         self.start(id(n));
     }
@@ -162,6 +206,8 @@ impl World {
     pub(super) fn kill(&mut self, node: NodeId) {
         let server = self.servers.get_mut(&node).unwrap();
         server.engine = None;
+        server.snapshots.crash();
+        server.tasks.clear();
         server.life += 1;
         self.drop_sessions(|a, b| a == node || b == node);
     }
@@ -172,7 +218,9 @@ impl World {
         let server = self.servers.get_mut(&node).unwrap();
         let seed = self.seed ^ (node.0 << 8) ^ server.life;
         let now = Mono::from_micros(self.now);
-        server.engine = Some(Engine::boot(config, seed, &server.disk, now).unwrap());
+        let engine = Engine::boot(config, seed, &server.disk, now).unwrap();
+        server.standing = engine.standing();
+        server.engine = Some(engine);
         server.dirty = true;
         self.connect_all();
     }
@@ -187,7 +235,9 @@ impl World {
                     continue;
                 }
                 self.arrivals.insert((a, b), self.now);
+                let standing = self.servers[&b].standing.clone();
                 self.engine(a).on_connected(b);
+                self.engine(a).on_standing(b, standing);
                 self.touch(a);
             }
         }
@@ -203,8 +253,8 @@ impl World {
             }
         }
         self.events.retain(|_, event| match event {
-            Event::Deliver { to, from, .. } => !hit(*to, *from),
-            Event::Synced { .. } => true,
+            Event::Deliver { to, from, .. } | Event::Standing { to, from, .. } => !hit(*to, *from),
+            Event::Synced { .. } | Event::Task { .. } => true,
         });
     }
 
@@ -291,6 +341,11 @@ impl World {
             effects.push(effect);
         }
         let draws = engine.draws();
+        let standing = engine.standing();
+        if server.standing != standing {
+            server.standing = standing.clone();
+            self.tell_standing(node, &standing);
+        }
         self.note(&self.now.to_le_bytes());
         self.note(&draws.to_le_bytes());
         for effect in effects {
@@ -299,29 +354,52 @@ impl World {
         }
     }
 
+    fn tell_standing(&mut self, node: NodeId, standing: &Standing) {
+        for peer in self.servers.keys().copied().collect::<Vec<_>>() {
+            if let Some(at) = self.arrival(node, peer) {
+                let standing = standing.clone();
+                self.schedule(at, Event::Standing { to: peer, from: node, standing });
+            }
+        }
+    }
+
+    /// When something that is sent now arrives, after all that was sent before; never if the link
+    /// is down or mute.
+    fn arrival(&mut self, from: NodeId, to: NodeId) -> Option<u64> {
+        let last = *self.arrivals.get(&(from, to))?;
+        if self.mute.contains(&(from, to)) {
+            return None;
+        }
+        let at = last.max(self.now + 200 + self.chance.below(800));
+        self.arrivals.insert((from, to), at);
+        Some(at)
+    }
+
     fn effect(&mut self, node: NodeId, effect: Effect<Tally>) {
         match effect {
             Effect::Send { peer, message } => {
                 if matches!(message, Message::SnapshotBegin { .. }) {
                     self.snapshots_sent += 1;
                 }
-                let Some(&last) = self.arrivals.get(&(node, peer)) else { return };
-                if self.mute.contains(&(node, peer)) {
-                    return;
+                if let Message::SnapshotChunk { data, .. } = &message {
+                    self.chunk_bytes_sent += data.len() as u64;
                 }
-                let at = last.max(self.now + 200 + self.chance.below(800));
-                self.arrivals.insert((node, peer), at);
+                let Some(at) = self.arrival(node, peer) else { return };
                 let bytes = encode(&message);
                 self.schedule(at, Event::Deliver { to: peer, from: node, bytes });
             }
-            Effect::Persist { write, records, snapshot } => {
-                let snapshot = snapshot.map(|source| {
-                    let (meta, index) = (source.meta.clone(), source.index);
-                    Snapshot { meta, index, data: source.encode() }
-                });
+            Effect::Persist { write, records } => {
                 let life = self.servers[&node].life;
                 let at = self.now + 500 + self.chance.below(2_000);
-                self.schedule(at, Event::Synced { node, life, write, records, snapshot });
+                self.schedule(at, Event::Synced { node, life, write, records });
+            }
+            Effect::Snapshot { id, task } => {
+                let done = self.now + self.task_micros / 4 + self.chance.below(self.task_micros);
+                let server = self.servers.get_mut(&node).unwrap();
+                server.task_at = server.task_at.max(done);
+                server.tasks.push_back((id, task));
+                let (life, at) = (server.life, server.task_at);
+                self.schedule(at, Event::Task { node, life });
             }
             Effect::Applied { .. } | Effect::StatusChanged => {}
             Effect::Proposed { id, result } => self.log.push((node, Note::Proposed(id, result))),
@@ -329,6 +407,7 @@ impl World {
             Effect::MembershipDone { change, result } => {
                 self.log.push((node, Note::Change(change, result)));
             }
+            Effect::Settled { how, .. } => self.log.push((node, Note::Settled(how))),
             Effect::Rejected { peer, reason } => {
                 self.log.push((node, Note::Rejected(peer, reason)));
             }
@@ -353,12 +432,18 @@ impl World {
                     self.touch(to);
                 }
             }
-            Event::Synced { node, life, write, records, snapshot } => {
+            Event::Standing { to, from, standing } => {
+                if self.servers[&to].engine.is_some() {
+                    self.engine(to).on_standing(from, standing);
+                    self.touch(to);
+                }
+            }
+            Event::Synced { node, life, write, records } => {
                 if self.servers[&node].life != life {
                     return;
                 }
                 if self.stuck.contains(&node) {
-                    let again = Event::Synced { node, life, write, records, snapshot };
+                    let again = Event::Synced { node, life, write, records };
                     self.schedule(self.now + 10_000, again);
                     return;
                 }
@@ -366,12 +451,35 @@ impl World {
                 for record in records {
                     keep(&mut server.disk, record);
                 }
-                let data = snapshot.as_ref().map(|snapshot| snapshot.data.clone());
-                if snapshot.is_some() {
-                    server.disk.snapshot = snapshot;
-                }
-                self.engine(node).on_persisted(write, data);
+                self.engine(node).on_persisted(write);
                 self.touch(node);
+            }
+            Event::Task { node, life } => {
+                if self.servers[&node].life != life {
+                    return;
+                }
+                if self.stuck.contains(&node) || self.stuck_tasks.contains(&node) {
+                    self.schedule(self.now + 10_000, Event::Task { node, life });
+                    return;
+                }
+                let server = self.servers.get_mut(&node).unwrap();
+                let (id, mut task) = server.tasks.pop_front().unwrap();
+                if let SnapshotTask::Receive { data, .. } = &mut task {
+                    self.received += data.len() as u64;
+                    if self.spoil > 0 {
+                        self.spoil -= 1;
+                        let mut bytes = data.to_vec();
+                        bytes[100] ^= 4;
+                        *data = Bytes::from(bytes);
+                    }
+                }
+                let done = task.perform(&mut server.snapshots, &History::default());
+                server.disk.snapshot = server.snapshots.newest();
+                if let Some(done) = done {
+                    self.installed += usize::from(done == SnapshotDone::Installed);
+                    self.engine(node).on_snapshot_done(id, done);
+                    self.touch(node);
+                }
             }
         }
     }
@@ -451,7 +559,7 @@ impl World {
 }
 
 /// What a disk makes of a record.
-fn keep(disk: &mut Recovered, record: Record) {
+pub(super) fn keep(disk: &mut Recovered, record: Record) {
     match record {
         Record::Vote(vote) => disk.vote = Some(vote),
         Record::Entry { index, term, body } => disk.entries.push((index, term, body)),

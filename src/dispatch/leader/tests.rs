@@ -26,6 +26,7 @@ impl Bench {
             name: NodeName::new(*name).unwrap(),
             tags: tags.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect(),
             session: Some(SessionId(number as u64 + 1)),
+            disk_full: false,
         };
         Self {
             leader: Leader::new(Term(3), at, Mono::ZERO, Patience::default(), 7),
@@ -39,7 +40,7 @@ impl Bench {
     fn apply(&mut self, command: Command) -> Applied {
         self.index += 1;
         let entry = Stamped { stamp: self.now.wall, id: None, command };
-        self.state.apply(LogIndex(self.index), &entry)
+        self.state.apply(LogIndex(self.index), &entry).0
     }
 
     fn put(&mut self, schedule: &str, tags: &[(&str, &str)]) {
@@ -220,6 +221,25 @@ fn a_report_is_proposed_once_while_it_is_under_way() {
     assert!(bench.leader.on_report(report.clone()).is_none());
     bench.leader.on_reported(execution);
     assert!(bench.leader.on_report(report).is_some());
+}
+
+#[test]
+fn a_node_with_a_full_disk_is_ordered_only_where_no_other_is_there() {
+    let mut bench = Bench::new(&[("alpha", &[]), ("beta", &[])]);
+    bench.put("@manually", &[]);
+    let name = crate::id::JobName::new("job").unwrap();
+    let job = bench.state.job(&name).unwrap().clone();
+    let mut targets = |nodes: &[NodeView]| {
+        let claim = bench.leader.claim_manual(bench.now.wall, &job, nodes).unwrap();
+        let Plan::Run(targets) = claim.plan else { panic!("{claim:?}") };
+        targets.iter().map(|target| target.name.to_string()).collect::<Vec<_>>()
+    };
+    let mut nodes = bench.nodes.clone();
+    assert_eq!(targets(&nodes), ["alpha", "beta"]);
+    nodes[0].disk_full = true;
+    assert_eq!(targets(&nodes), ["beta"]);
+    nodes[1].disk_full = true;
+    assert_eq!(targets(&nodes), ["alpha", "beta"]);
 }
 
 #[test]

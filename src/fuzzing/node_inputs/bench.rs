@@ -8,12 +8,15 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::codec::memory_disk::MemoryDisk;
-use crate::codec::record::{Record, Recovered, Snapshot};
+use crate::codec::memory_snapshots::MemorySnapshots;
+use crate::codec::record::{Record, Recovered};
+use crate::codec::snapshot::{History, Origin};
 use crate::codec::{decode, encode};
-use crate::consensus::{self, SnapshotSource};
+use crate::consensus::{self, LogBounds, SnapshotTask, Standing, TaskId};
 use crate::dispatch::leader::Patience;
 use crate::id::{Boot, ClusterId, ExecutionId, Incarnation, NodeId, NodeName, SessionId};
-use crate::id::{RequestId, WriteId};
+use crate::id::{LogIndex, RequestId, WriteId};
+use crate::jobs::history::change::{Change, Page};
 use crate::membership::Profile;
 use crate::node::config::{NodeConfig, NodeRole};
 use crate::node::io::{DialId, Event, Input, Output};
@@ -33,6 +36,9 @@ const SENT_MAX: usize = 64 << 20;
 
 /// How often a node may ask in a row to be run at the very instant at which it was run.
 const SPINS_MAX: usize = 64;
+
+/// How many reads of the history may be with the store, given up or not.
+const READS_MAX: usize = 16;
 
 /// How much of what the node sent is kept, to be sent back to it.
 const KEPT_MAX: usize = 8;
@@ -71,7 +77,9 @@ pub(super) struct Bench {
     pub(super) now: Now,
     disk: MemoryDisk,
     /// Being written: what the node has not been told is durable.
-    writes: VecDeque<(WriteId, Vec<Record>, Option<SnapshotSource>)>,
+    writes: VecDeque<(WriteId, Vec<Record>)>,
+    snapshots: MemorySnapshots,
+    tasks: VecDeque<(TaskId, SnapshotTask)>,
     session_last: u64,
     /// The session of each peer.
     pub(super) sessions: BTreeMap<usize, SessionId>,
@@ -80,6 +88,12 @@ pub(super) struct Bench {
     pub(super) datagrams: VecDeque<Bytes>,
     pub(super) frames: VecDeque<Bytes>,
     pub(super) asked: VecDeque<Asked>,
+    /// Up to where this life's changes of the history were handed out.
+    history_upto: Option<LogIndex>,
+    /// Handed out, and not told to be kept.
+    unkept: VecDeque<LogIndex>,
+    /// Reads of the history that have no answer.
+    reads: VecDeque<RequestId>,
     request_last: u64,
     /// Requests of this life, with their answers.
     requests: BTreeMap<RequestId, Option<Reply>>,
@@ -101,12 +115,14 @@ fn config(role: NodeRole, join: &[&str]) -> NodeConfig {
         gossip_addr: gossip_addr(1),
         peer_addr: SocketAddr::from(([10, 0, 0, 1], 6_868)),
         tags: BTreeMap::new(),
+        joins: None,
         join: join.iter().map(|&name| name.to_owned()).collect(),
         retry_interval: Duration::from_secs(30),
         reconnect_timeout: Duration::from_secs(86_400),
         dead_server_grace: Duration::from_secs(60),
         profile: Profile::Lan,
         raft_multiplier: 1,
+        log: LogBounds::default(),
         patience: Patience::default(),
         timezone: "UTC".to_owned(),
         version: "0.0.0".to_owned(),
@@ -128,7 +144,9 @@ pub(super) fn hello(place: usize) -> Hello {
         cluster: Some(CLUSTER),
         expect: 3,
         virgin: false,
+        standing: Standing::default(),
         left: Default::default(),
+        disk_full: false,
         gossip_addr: format!("10.0.0.{}:8946", place + 2),
         peer_addr: format!("10.0.0.{}:6868", place + 2),
         tags: BTreeMap::new(),
@@ -140,6 +158,7 @@ impl Bench {
         let config = config(role, join);
         let now = Now { mono: Mono::from_micros(1_000_000), wall: START };
         let disk = MemoryDisk::new(config.id()).with_segment_len(1 << 16);
+        let snapshots = MemorySnapshots::new(Origin { cluster: CLUSTER, node: config.id() });
         let node = Node::boot(config.clone(), 1, &Recovered::default(), now);
         let node = node.expect("a node boots on an empty disk");
         Self {
@@ -148,6 +167,8 @@ impl Bench {
             now,
             disk,
             writes: VecDeque::new(),
+            snapshots,
+            tasks: VecDeque::new(),
             session_last: 0,
             sessions: BTreeMap::new(),
             dials: VecDeque::new(),
@@ -155,6 +176,9 @@ impl Bench {
             datagrams: VecDeque::new(),
             frames: VecDeque::new(),
             asked: VecDeque::new(),
+            history_upto: None,
+            unkept: VecDeque::new(),
+            reads: VecDeque::new(),
             request_last: 0,
             requests: BTreeMap::new(),
             won: false,
@@ -200,8 +224,18 @@ impl Bench {
             Output::Close { session } => self.sessions.retain(|_, open| *open != session),
             Output::Datagram { payload, .. } => keep(&mut self.datagrams, payload),
             Output::Resolve { .. } | Output::Kill { .. } => {}
-            Output::Persist { write, records, snapshot } => {
-                self.writes.push_back((write, records, snapshot));
+            Output::History { upto, changes } => self.on_history(upto, &changes),
+            Output::ReadHistory { id, .. } => {
+                self.reads.push_back(id);
+                assert!(self.reads.len() <= READS_MAX, "{} reads wait", self.reads.len());
+            }
+            Output::Persist { write, records } => self.writes.push_back((write, records)),
+            Output::Snapshot { id, task } => {
+                if let SnapshotTask::Build(source) = &task {
+                    let covered = Some(source.index);
+                    assert!(covered <= self.history_upto, "a snapshot is ahead of the history");
+                }
+                self.tasks.push_back((id, task));
             }
             Output::Launch(spec) => keep(&mut self.launched, spec.execution),
             Output::Reply { id, reply } => {
@@ -214,6 +248,31 @@ impl Bench {
             // Whatever a peer, a client or a clock says, a node goes on: what contradicts the log
             // is not heard, and the disk of a bench does not fail.
             Output::Halt { reason } => panic!("the node halts: {reason}"),
+            Output::Reincarnate { .. } => self.over = true,
+        }
+    }
+
+    /// Changes come in the order of the log, each once.
+    fn on_history(&mut self, upto: LogIndex, changes: &[(LogIndex, Change)]) {
+        assert!(changes.is_sorted_by_key(|(index, _)| *index), "{changes:?}");
+        let (first, last) = (changes.first(), changes.last());
+        assert!(first.is_none_or(|(index, _)| Some(*index) > self.history_upto), "{changes:?}");
+        assert!(last.is_none_or(|(index, _)| *index <= upto) && Some(upto) > self.history_upto);
+        self.history_upto = Some(upto);
+        self.unkept.push_back(upto);
+    }
+
+    /// The store says that it has carried out some changes.
+    pub(super) fn keep_history(&mut self) {
+        if let Some(upto) = self.unkept.pop_front() {
+            self.input(Input::HistoryKept { upto });
+        }
+    }
+
+    /// The store answers the oldest read.
+    pub(super) fn read_history(&mut self, page: Result<Page, String>) {
+        if let Some(id) = self.reads.pop_front() {
+            self.input(Input::HistoryRead { id, page });
         }
     }
 
@@ -233,18 +292,20 @@ impl Bench {
         keep(&mut self.frames, payload);
     }
 
-    /// Makes the oldest write durable. False if there is none.
+    /// Makes the oldest write durable, or does the oldest task with snapshot files if there is no
+    /// write. False if there is neither.
     pub(super) fn persist(&mut self) -> bool {
-        let Some((write, records, snapshot)) = self.writes.pop_front() else { return false };
-        let snapshot = snapshot.map(|source| {
-            let (meta, index) = (source.meta.clone(), source.index);
-            Snapshot { meta, index, data: source.encode() }
-        });
-        let written = self.disk.write(&records, snapshot.as_ref());
-        written.expect("a node writes only what the log can hold");
-        self.disk.finish();
-        let snapshot = snapshot.map(|snapshot| snapshot.data);
-        self.input(Input::Persisted { write, snapshot });
+        if let Some((write, records)) = self.writes.pop_front() {
+            let written = self.disk.write(&records, None);
+            written.expect("a node writes only what the log can hold");
+            self.disk.finish();
+            self.input(Input::Persisted { write });
+            return true;
+        }
+        let Some((id, task)) = self.tasks.pop_front() else { return false };
+        if let Some(done) = task.perform(&mut self.snapshots, &History::default()) {
+            self.input(Input::SnapshotDone { id, done });
+        }
         true
     }
 
@@ -288,12 +349,14 @@ impl Bench {
     /// The machine dies and starts again on its disk; `kept` says which bytes of each sector that
     /// was not synced are there. What it had in hand is gone.
     pub(super) fn restart(&mut self, kept: impl FnMut(usize) -> Range<usize>) {
-        if let Some((_, records, None)) = self.writes.front() {
+        if let Some((_, records)) = self.writes.front() {
             let written = self.disk.write(records, None);
             written.expect("a node writes only what the log can hold");
             self.disk.run_to_sync();
         }
         self.disk.crash(kept);
+        self.snapshots.crash();
+        self.disk.set_snapshot(self.snapshots.newest());
         let recovered = self.disk.recover().expect("a crash is no damage");
         self.config.boot = Boot(self.config.boot.0 + 1);
         let node = Node::boot(self.config.clone(), self.config.boot.0, &recovered, self.now);
@@ -301,10 +364,14 @@ impl Bench {
         self.session_last = self.config.boot.0 * SESSIONS_PER_LIFE;
         self.over = false;
         self.writes.clear();
+        self.tasks.clear();
         self.sessions.clear();
         self.dials.clear();
         self.launched.clear();
         self.asked.clear();
+        self.history_upto = None;
+        self.unkept.clear();
+        self.reads.clear();
         self.requests.clear();
         self.run();
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::id::{Boot, ClusterId, CommandId, ExecutionId, JobName, LogIndex, NodeId, NodeName};
 use crate::id::{Revision, Term};
 use crate::jobs::command::{Claim, Command, Plan, Role, Stamped, Timing};
+use crate::jobs::history::change::{Order, Select, Sort};
 use crate::jobs::job::{Concurrency, JobSpec, Outcome, RunResult, Target, Trigger};
 use crate::node::request::{Consistency, Request, Write};
 use crate::time::Wall;
@@ -184,14 +185,30 @@ impl<'a> Choices<'a> {
     }
 
     pub(super) fn request(&mut self, near: Wall) -> Request {
-        match self.byte() % 16 {
+        match self.byte() % 20 {
             0..=8 => Request::Write(self.write(near)),
             9 | 10 => Request::Read(Consistency::Linearizable),
             11 | 12 => Request::Read(Consistency::Stale),
             13 => Request::Members,
             14 => Request::Status,
-            15.. => Request::Leave,
+            15 => Request::Leave,
+            16.. => self.executions(),
         }
+    }
+
+    fn executions(&mut self) -> Request {
+        let select = match self.coin() {
+            true => Select::One(self.execution(1)),
+            false => Select::Part {
+                sort: self.one_of(&[Sort::Id, Sort::Due, Sort::Attempt]),
+                order: self.one_of(&[Order::Ascending, Order::Descending]),
+                skip: self.number(0),
+                limit: self.number(1_000),
+                output_len_max: self.number(0),
+            },
+        };
+        let consistency = self.one_of(&[Consistency::Linearizable, Consistency::Stale]);
+        Request::Executions { job: self.job_name(), select, consistency }
     }
 
     pub(super) fn command_id(&mut self, known: &[NodeId]) -> CommandId {

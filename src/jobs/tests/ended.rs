@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::jobs::job::OUTPUT_LEN_MAX;
+use crate::jobs::state::LOST_COUNT_MAX;
 use crate::jobs::view::{ExecutionView, JobView};
 
 #[test]
@@ -115,7 +116,7 @@ fn an_ephemeral_job_goes_with_its_first_success() {
     assert!(bench.state.job(&name("a")).is_some());
     bench.finish(ids[1], Outcome::Succeeded);
     assert_eq!((bench.state.job_count(), bench.state.next_due()), (0, None));
-    assert!(bench.state.history().is_empty());
+    assert_eq!(bench.history, History::default());
 }
 
 #[test]
@@ -127,8 +128,8 @@ fn deleting_a_job_leaves_one_whose_name_begins_alike() {
         bench.finish(id, Outcome::Succeeded);
     }
     bench.run(Command::DeleteJob { name: name("foo") });
-    assert_eq!(bench.state.history().of(&name("foo")).count(), 0);
-    assert_eq!(bench.state.executions_of(&name("foobar")).len(), 1);
+    assert_eq!(bench.history.of("foo").count(), 0);
+    assert_eq!(bench.rows_of("foobar").len(), 1);
 }
 
 #[test]
@@ -139,14 +140,55 @@ fn a_new_job_of_an_old_name_inherits_nothing() {
     let old = bench.fire("a", &["n1"])[0];
     bench.run(Command::DeleteJob { name: name("a") });
     bench.put(forbid());
-    assert!(bench.state.executions_of(&name("a")).is_empty());
+    assert_eq!(bench.rows_of("a"), [] as [&Execution; 0]);
     let new = bench.fire("a", &["n1"])[0];
     assert_eq!(bench.row(new).outcome, Outcome::Claimed);
     assert_eq!(bench.finish(old, Outcome::Failed), None);
-    assert!(bench.state.execution(old).is_none());
+    assert!(bench.find(old).is_none());
     assert_eq!(bench.job("a").error_count, 0);
-    let end = Command::Finished { execution: old, result: result(Outcome::Failed) };
+    assert_eq!(bench.finish(old, Outcome::Failed), None);
+    assert!(bench.find(old).is_none());
+}
+
+#[test]
+fn an_end_of_an_execution_that_is_not_known_changes_nothing_and_may_be_forgotten() {
+    let mut bench = Bench::default();
+    bench.put(spec("a"));
+    let never = ExecutionId { claim: LogIndex(1), slot: 7 };
+    let before = (bench.job("a").clone(), bench.history.clone());
+    assert!(!bench.state.awaits_end(never));
+    assert_eq!(bench.finish(never, Outcome::Succeeded), None);
+    assert_eq!(bench.run(Command::Started { execution: never, at: secs(1) }), Applied::Started);
+    assert_eq!((bench.job("a").clone(), bench.history.clone()), before);
+    // The entry that would have claimed it is yet to come.
+    let execution = ExecutionId { claim: LogIndex(4), slot: 0 };
+    let end = Command::Finished { execution, result: result(Outcome::Failed) };
     assert_eq!(bench.run(end), Applied::Rejected(Reject::ExecutionNotFound));
+}
+
+#[test]
+fn of_lost_executions_the_newest_can_still_be_corrected_and_no_more_are_remembered() {
+    let mut bench = Bench::default();
+    bench.put(spec("a"));
+    let first = bench.fire("a", &["n1"])[0];
+    bench.finish(first, Outcome::Lost);
+    let second = bench.fire("a", &["n1"])[0];
+    bench.finish(second, Outcome::Lost);
+    let sample = bench.row(second).clone();
+    for slot in 1..u32::try_from(LOST_COUNT_MAX).unwrap() {
+        let id = ExecutionId { slot, ..second };
+        bench.state.store_lost(Arc::new(Execution { id, ..sample.clone() }));
+    }
+    assert!(!bench.state.awaits_end(first));
+    bench.finish(first, Outcome::Succeeded);
+    assert_eq!(bench.row(first).outcome, Outcome::Lost);
+    assert!(bench.state.awaits_end(second));
+    bench.finish(second, Outcome::Succeeded);
+    assert_eq!(bench.row(second).outcome, Outcome::Succeeded);
+    assert_eq!((bench.job("a").success_count, bench.job("a").error_count), (1, 1));
+    bench.run(Command::DeleteJob { name: name("a") });
+    assert_eq!(bench.state.lost.len(), 0);
+    assert_eq!(bench.state.lost_by_job.len_of(&name("a")), 0);
 }
 
 #[test]
@@ -214,6 +256,4 @@ fn an_execution_shows_in_dkrons_shape_and_with_our_fields() {
             "exit_code": 1, "trigger": "schedule", "lateness": 2.5,
         })
     );
-    let short = ExecutionView::from(bench.row(id)).with_output_limit(2);
-    assert_eq!((short.output, short.output_truncated), ("ut", true));
 }

@@ -6,7 +6,6 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::codec;
-use crate::jobs::history::{BYTES_MAX, History, ROW_OVERHEAD, ROWS_PER_JOB_MAX};
 
 const NAMES: [&str; 3] = ["foo", "foobar", "b"];
 
@@ -175,30 +174,50 @@ impl Model {
     fn run(&mut self, command: Command) {
         self.seq += 1;
         let id = CommandId { node: NodeId(1), boot: Boot(1), seq: self.seq };
-        let before = self.bench.state.clone();
+        let (before, history) = (self.bench.state.clone(), self.bench.history.clone());
         if let Command::Claim(claims) = &command {
             self.last_claims.clone_from(claims);
         }
+        let mut known = None;
+        if let Command::Finished { execution, .. } = &command {
+            known = self.bench.find(*execution).cloned();
+        }
         let applied = self.bench.run_as(Some(id), command.clone());
-        if let (Command::Finished { execution, .. }, Applied::Finished { .. }) = (&command, applied)
+        if let (Command::Finished { result, .. }, Applied::Finished { .. }, Some(row)) =
+            (&command, applied, known)
         {
-            let row = before.execution(*execution).unwrap();
             let job = before.job(&row.job).filter(|job| job.created == row.job_created);
-            let Command::Finished { result, .. } = command else { unreachable!() };
-            if job.is_some() && (row.outcome.is_open() || row.outcome == Outcome::Lost) {
+            let awaits = row.outcome.is_open() || row.outcome == Outcome::Lost;
+            assert_eq!(before.awaits_end(row.id), awaits, "{row:?}");
+            if job.is_some() && awaits {
                 self.ends.insert(row.id, (row.job_created, result.outcome));
             }
         }
-        self.check_claims(&before);
+        self.check_claims(&before, &history);
         self.check_cursors(&before);
+        self.check_rows(&before, &history);
+    }
+
+    /// What was open and is not has a row, if its job is there; a row changes only if it was lost.
+    fn check_rows(&self, before: &State, history: &History) {
+        let (state, rows) = (&self.bench.state, &self.bench.history.0);
+        for row in before.open().filter(|row| state.open_execution(row.id).is_none()) {
+            let job = state.job(&row.job).filter(|job| job.created == row.job_created);
+            assert_eq!(rows.contains_key(&row.id), job.is_some(), "{row:?}");
+        }
+        for (id, row) in &history.0 {
+            let is_kept = rows.get(id).is_none_or(|after| after == row);
+            assert!(is_kept || row.outcome == Outcome::Lost, "{row:?}");
+            assert!(rows.contains_key(id) || !has_job_of(state, row), "{row:?}");
+        }
     }
 
     /// Each instant has rows of one entry only.
-    fn check_claims(&mut self, before: &State) {
-        let state = &self.bench.state;
-        let rows = state.open().chain(state.history().iter());
-        let fresh = rows
-            .filter(|row| row.trigger == Trigger::Schedule && before.execution(row.id).is_none());
+    fn check_claims(&mut self, before: &State, history: &History) {
+        let rows = self.bench.state.open().chain(self.bench.history.0.values());
+        let is_new =
+            |id: ExecutionId| before.open_execution(id).is_none() && !history.0.contains_key(&id);
+        let fresh = rows.filter(|row| row.trigger == Trigger::Schedule && is_new(row.id));
         let fresh: BTreeSet<_> = fresh.map(|row| (row.job_created, row.due)).collect();
         for instant in fresh {
             assert!(self.instants.insert(instant), "{instant:?} was claimed twice");
@@ -218,12 +237,13 @@ impl Model {
         let index = LogIndex(self.bench.log.len() as u64 + 1);
         let before = self.bench.state.clone();
         let mut after = before.clone();
-        let answer = after.apply(index, &last);
+        let (answer, changes) = after.apply(index, &last);
         let rejected = matches!(answer, Applied::Rejected(_));
         let unclaimed =
             matches!(&answer, Applied::Claimed(claims) if claims.iter().all(Result::is_err));
         if !rejected && !unclaimed {
             after.applied = before.applied;
+            assert_eq!(changes, [], "a repeated write was booked again");
             assert_eq!(after, before, "a repeated write was done again");
         }
     }
@@ -248,13 +268,17 @@ impl Model {
         }
         let open = state.groups.values().map(|group| (group.id, group.open)).collect();
         assert_eq!(members, open);
-        assert!(state.history().iter().all(|row| state.job(&row.job).is_some()));
-        assert!(state.history().iter().all(|row| !row.outcome.is_open()));
+        let rows = &self.bench.history.0;
+        assert!(rows.values().all(|row| has_job_of(state, row)));
+        assert!(rows.values().all(|row| !row.outcome.is_open()));
+        let lost = rows.values().filter(|row| row.outcome == Outcome::Lost);
+        let lost: Vec<ExecutionId> = lost.map(|row| row.id).collect();
+        assert_eq!(lost, state.lost.keys().copied().collect::<Vec<_>>());
     }
 
     /// Applies the same log elsewhere, with a restart from a snapshot on the way.
     fn check_replay(&self, snapshot_at: usize) {
-        let mut other = State::default();
+        let (mut other, mut history) = (State::default(), History::default());
         for (n, entry) in self.bench.log.iter().enumerate() {
             if n == snapshot_at % self.bench.log.len() {
                 let bytes = codec::encode(&other);
@@ -262,11 +286,15 @@ impl Model {
                 assert_eq!(restored, other);
                 other = restored;
             }
-            other.apply(LogIndex(n as u64 + 1), entry);
+            history.carry_out(other.apply(LogIndex(n as u64 + 1), entry).1);
         }
-        assert_eq!(other, self.bench.state);
+        assert_eq!((&other, &history), (&self.bench.state, &self.bench.history));
         assert_eq!(codec::encode(&other), codec::encode(&self.bench.state));
     }
+}
+
+fn has_job_of(state: &State, row: &Execution) -> bool {
+    state.job(&row.job).is_some_and(|job| job.created == row.job_created)
 }
 
 fn config() -> ProptestConfig {
@@ -308,52 +336,4 @@ proptest! {
             }
         }
     }
-
-    #[test]
-    fn history_weighs_what_its_rows_weigh_and_stays_in_bounds(
-        pushes in prop::collection::vec((0..3_usize, 0..500_u64, 0..4_usize), 1..600),
-    ) {
-        let long: Arc<str> = "x".repeat(256_000).into();
-        let outputs = [Arc::from(""), Arc::from("short"), Arc::clone(&long), long];
-        let sample = sample_row();
-        let mut history = History::default();
-        for (job, id, output) in pushes {
-            let id = ExecutionId { claim: LogIndex(id), slot: 0 };
-            let output = Arc::clone(&outputs[output]);
-            let row = Execution { id, job: name(NAMES[job]), output, ..sample.clone() };
-            history.push(Arc::new(row));
-            prop_assert!(history.bytes() <= BYTES_MAX);
-        }
-        let weight = |row: &Execution| {
-            let node = row.node.as_ref().unwrap().name.as_str().len();
-            let job = row.job.as_str().len();
-            ROW_OVERHEAD + (row.output.len() + row.reason.len() + job + node) as u64
-        };
-        prop_assert_eq!(history.bytes(), history.iter().map(|row| weight(row)).sum::<u64>());
-        let listed: usize = NAMES.iter().map(|job| history.of(&name(job)).count()).sum();
-        prop_assert_eq!(listed, history.len());
-        let restored: History = codec::decode("history", &codec::encode(&history)).unwrap();
-        prop_assert_eq!(restored, history);
-    }
-}
-
-fn sample_row() -> Execution {
-    let mut bench = Bench::default();
-    bench.put(spec("a"));
-    let id = bench.fire("a", &["n1"])[0];
-    bench.row(id).clone()
-}
-
-#[test]
-fn of_one_job_the_newest_rows_are_kept() {
-    let sample = sample_row();
-    let mut history = History::default();
-    for n in 0..ROWS_PER_JOB_MAX as u64 + 7 {
-        let id = ExecutionId { claim: LogIndex(n), slot: 0 };
-        history.push(Arc::new(Execution { id, ..sample.clone() }));
-    }
-    assert_eq!(history.len(), ROWS_PER_JOB_MAX);
-    assert_eq!(history.iter().next().map(|row| row.id.claim), Some(LogIndex(7)));
-    let newest = history.of(&name("a")).next().map(|row| row.id.claim);
-    assert_eq!(newest, Some(LogIndex(ROWS_PER_JOB_MAX as u64 + 6)));
 }

@@ -10,12 +10,15 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::files::{self, TEMPORARY};
-use super::log_files::{self, LogFiles, WriteError};
+use super::log_files::{self, LogFiles};
+use super::moves::{self, Moves};
+use super::replaced;
+use super::snapshot_files::{self, Blocks, Damaged, SnapshotFiles};
 use crate::codec::log::{
     DamageReason, LogDamage, LogLimits, Owner, RecoverError, Recovery, recover,
 };
-use crate::codec::record::Recovered;
-use crate::codec::snapshot::{self, SnapshotDamage};
+use crate::codec::record::{Recovered, Snapshot};
+use crate::codec::snapshot::{Origin, SnapshotDamage, SnapshotFile};
 use crate::id::{Boot, ClusterId, Incarnation, NodeId, NodeName};
 
 /// The format of the whole directory. Any change of any file in it raises this.
@@ -24,11 +27,15 @@ const FORMAT: u64 = 1;
 /// How much is written to see whether the disk takes anything: more than a start needs.
 const PROBE_LEN: usize = 64 << 10;
 
-const NODE_FILE: &str = "node.json";
+pub(super) const NODE_FILE: &str = "node.json";
 const LOCK_FILE: &str = "lock";
 const PROBE_FILE: &str = "probe.tmp";
-const LOG_DIR: &str = "log";
-const SNAPSHOT_DIR: &str = "snapshots";
+pub(super) const LOG_DIR: &str = "log";
+pub(super) const SNAPSHOT_DIR: &str = "snapshots";
+/// Where the history of executions is.
+pub(in crate::shell) const HISTORY_DIR: &str = "history";
+/// What is to become `node.json`.
+const NEXT_FILE: &str = "next-node.json";
 
 /// What the program's exit code says about an error of the data directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +92,7 @@ pub enum DataDirError {
         given: ClusterId,
     },
     /// What says who the node is cannot be read, or is gone.
-    #[error("{} is damaged: {reason}. {REPAIR}", path.display())]
+    #[error("{} is damaged: {reason}. {}", path.display(), repair(path.parent()))]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -93,7 +100,7 @@ pub enum DataDirError {
         reason: String,
     },
     /// The log is damaged.
-    #[error("data-dir {}: {damage}. {REPAIR}", path.display())]
+    #[error("data-dir {}: {damage}. {}", path.display(), repair(Some(path)))]
     Log {
         /// The directory.
         path: PathBuf,
@@ -102,8 +109,15 @@ pub enum DataDirError {
     },
 }
 
-const REPAIR: &str = "Move the directory away and start again: \
-                      the server then joins as a new one and gets its state from its peers";
+/// What an operator does about a damaged directory. Nothing of it was changed.
+fn repair(dir: Option<&Path>) -> String {
+    let dir = dir.unwrap_or(Path::new(".")).display();
+    format!(
+        "Nothing was changed. `cronclave log inspect {dir}` shows what is damaged. \
+         `cronclave log repair {dir}` puts it aside: \
+         the server then joins as a new one and gets its state from its peers"
+    )
+}
 
 impl DataDirError {
     /// What the exit code has to say.
@@ -126,16 +140,18 @@ pub struct DataDir {
     path: PathBuf,
     lock: Arc<File>,
     node: NodeFacts,
+    log_limits: LogLimits,
 }
 
 /// What `node.json` says.
 #[derive(Clone, Debug)]
-struct NodeFacts {
-    id: NodeId,
-    incarnation: Incarnation,
-    name: NodeName,
-    cluster: Option<ClusterId>,
-    boot: Boot,
+pub(super) struct NodeFacts {
+    pub(super) id: NodeId,
+    pub(super) incarnation: Incarnation,
+    pub(super) name: NodeName,
+    pub(super) cluster: Option<ClusterId>,
+    pub(super) joins: Option<ClusterId>,
+    pub(super) boot: Boot,
 }
 
 /// `node.json` as it is written: ids as the hexadecimal text that logs and errors show.
@@ -147,6 +163,9 @@ struct NodeFile {
     name: NodeName,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cluster: Option<String>,
+    /// The only cluster that it may belong to, before it belongs to one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    joins: Option<String>,
     /// The version that wrote it last, for people.
     version: String,
     boot: Boot,
@@ -159,21 +178,29 @@ struct FormatOnly {
 }
 
 impl DataDir {
-    /// Locks the directory `path` of the node `name`, makes it if there is none, and counts a boot.
+    /// Locks the directory `path` of the node `name`, and makes it if there is none. The boot that
+    /// this is counts once [`DataDir::recover`] has not refused the log.
     ///
     /// # Errors
     /// If it is in use, of another node or a newer version, damaged, or cannot be written.
     pub fn open(path: &Path, name: &NodeName) -> Result<Self, DataDirError> {
         if path.is_dir() {
+            moves::check(path)?;
             read_node(path)?;
         }
         files::create_dir(path).map_err(DataDirError::Io)?;
         let lock = Arc::new(lock(path)?);
+        moves::finish(path)?;
         // By name: in the directory itself there may be files of other owners.
-        for left in [format!("{NODE_FILE}.{TEMPORARY}"), PROBE_FILE.to_owned()] {
+        let half_written =
+            [NODE_FILE, NEXT_FILE, moves::FILE].map(|name| format!("{name}.{TEMPORARY}"));
+        let left_over = [PROBE_FILE, NEXT_FILE].map(str::to_owned);
+        for left in half_written.into_iter().chain(left_over) {
             files::remove_if_there(&path.join(left)).map_err(DataDirError::Io)?;
         }
-        let mut node = match read_node(path)? {
+        let known = read_node(path)?;
+        let is_new = known.is_none();
+        let mut node = match known {
             Some(node) => node,
             None => new_node(path, name)?,
         };
@@ -183,57 +210,85 @@ impl DataDir {
         }
         probe(path).map_err(DataDirError::Io)?;
         node.boot = Boot(node.boot.0.saturating_add(1));
-        write_node(path, &node).map_err(DataDirError::Io)?;
+        if is_new {
+            write_node(path, &node).map_err(DataDirError::Io)?;
+        }
         for dir in [path.join(LOG_DIR), path.join(SNAPSHOT_DIR)] {
             files::create_dir(&dir).map_err(DataDirError::Io)?;
             files::remove_temporary(&dir).map_err(DataDirError::Io)?;
         }
-        Ok(Self { path: path.to_owned(), lock, node })
+        Ok(Self { path: path.to_owned(), lock, node, log_limits: LogLimits::default() })
+    }
+
+    /// Has the parts of the log get as large as `limits` say, from the next recovery on.
+    pub fn with_log_limits(mut self, limits: LogLimits) -> Self {
+        self.log_limits = limits;
+        self
     }
 
     /// Reads the log and the newest snapshot, and repairs what a crash left half written. To be
     /// called once, before anything is written.
     ///
     /// # Errors
-    /// If the log is damaged, or of a newer version, or cannot be read or repaired.
-    pub fn recover(&self, limits: LogLimits) -> Result<(Recovered, LogFiles), DataDirError> {
+    /// If the log is damaged or of a newer version, and then nothing in the directory was changed;
+    /// or if it cannot be read or repaired.
+    pub fn recover(&self) -> Result<(Recovered, LogFiles), DataDirError> {
         let (log_dir, snapshot_dir) = (self.path.join(LOG_DIR), self.path.join(SNAPSHOT_DIR));
         let segments = log_files::segment_numbers(&log_dir).map_err(DataDirError::Io)?;
-        let mut snapshots = Vec::new();
-        for (path, bytes) in files::read_snapshots(&snapshot_dir).map_err(DataDirError::Io)? {
-            match snapshot::decode(&bytes) {
-                Ok(_) => snapshots.push(bytes),
-                Err(SnapshotDamage::NewerFormat(found)) => {
-                    return Err(DataDirError::NewerFormat { path, found: found.into() });
-                }
-                // It is fatal only if the log needs it, which recovery finds out.
-                Err(error @ SnapshotDamage::Checksum) => {
-                    tracing::warn!(path = %path.display(), %error, "a snapshot is left aside");
-                }
-            }
-        }
+        let snapshot = self.newest_snapshot(&snapshot_dir)?;
         let owner = Owner { node: self.node.id, cluster: self.node.cluster };
         let load = |segment| log_files::read_segment(&log_dir, segment);
-        let recovery = recover(owner, limits, &segments, load, &snapshots);
+        let recovery = recover(owner, self.log_limits, &segments, load, snapshot);
         let recovery = recovery.map_err(|error| match error {
             RecoverError::Load(error) => DataDirError::Io(error),
             RecoverError::Damage(damage) => self.log_error(damage),
         })?;
         let Recovery { recovered, writer, repairs, cut } = recovery;
+        if let Some(reason) = self.node.emptied(&recovered) {
+            return Err(DataDirError::Damaged { path: log_dir, reason });
+        }
+        // A directory that is refused stays as it is, so a boot counts from here on.
+        write_node(&self.path, &self.node).map_err(DataDirError::Io)?;
         if let Some(cut) = cut {
             let (segment, offset, len) = (cut.segment.0, cut.offset, cut.len);
             tracing::warn!(segment, offset, len, "cut the end of the log, half written at a crash");
         }
-        let lock = Arc::clone(&self.lock);
-        let files = LogFiles::new(log_dir, snapshot_dir, writer, limits, lock);
+        let files = LogFiles::new(log_dir, writer, Arc::clone(&self.lock));
         let mut files = files.map_err(DataDirError::Io)?;
-        files.perform(repairs).map_err(|error| match error {
-            WriteError::Failed(error) => DataDirError::Io(error),
-            WriteError::Full(reason) => {
-                DataDirError::Io(io::Error::new(ErrorKind::StorageFull, reason))
-            }
-        })?;
+        files.perform(repairs).map_err(|error| DataDirError::Io(error.into()))?;
         Ok((recovered, files))
+    }
+
+    /// The snapshot files, for the one thread that is to write them.
+    pub fn snapshots(&self) -> SnapshotFiles {
+        let cluster = self.node.cluster.unwrap_or_default();
+        let origin = Origin { cluster, node: self.node.id };
+        SnapshotFiles::new(self.path.join(SNAPSHOT_DIR), origin, Arc::clone(&self.lock))
+    }
+
+    /// The blocks of history in a snapshot that was recovered.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn history_of(&self, file: SnapshotFile) -> Result<Blocks, DataDirError> {
+        snapshot_files::history(&self.path.join(SNAPSHOT_DIR), file).map_err(DataDirError::Io)
+    }
+
+    fn newest_snapshot(&self, dir: &Path) -> Result<Option<Snapshot>, DataDirError> {
+        let found = snapshot_files::newest(dir).map_err(DataDirError::Io)?;
+        let (snapshot, damaged) = found;
+        for Damaged { path, damage } in damaged {
+            match damage {
+                SnapshotDamage::NewerFormat(found) => {
+                    return Err(DataDirError::NewerFormat { path, found: found.into() });
+                }
+                // It is fatal only if the log needs it, which recovery finds out.
+                SnapshotDamage::Checksum | SnapshotDamage::Unreadable => {
+                    tracing::warn!(path = %path.display(), %damage, "a snapshot is left aside");
+                }
+            }
+        }
+        Ok(snapshot)
     }
 
     /// Notes durably that the node is a member of `cluster`. Nothing to do if it is noted.
@@ -249,7 +304,11 @@ impl DataDir {
             }
             None => {}
         }
-        let node = NodeFacts { cluster: Some(cluster), ..self.node.clone() };
+        if let Some(stored) = self.node.joins.filter(|joins| *joins != cluster) {
+            let path = self.path.clone();
+            return Err(DataDirError::OtherCluster { path, stored, given: cluster });
+        }
+        let node = NodeFacts { cluster: Some(cluster), joins: None, ..self.node.clone() };
         write_node(&self.path, &node).map_err(DataDirError::Io)?;
         self.node = node;
         Ok(())
@@ -275,6 +334,33 @@ impl DataDir {
         self.node.boot
     }
 
+    /// Begins another life of the directory, after its disk was set back: draws an incarnation that
+    /// may belong to `cluster` alone, and puts what the old one held into a directory of its own,
+    /// which stays for the operator. The node is made anew by the next [`DataDir::open`]. Nothing
+    /// may be writing to the directory.
+    ///
+    /// # Errors
+    /// If something cannot be written or renamed. What was begun is finished by the next open.
+    pub fn put_aside(self, cluster: ClusterId) -> Result<PathBuf, DataDirError> {
+        let aside = replaced::name(self.node.boot, self.node.incarnation);
+        let node = NodeFacts { joins: Some(cluster), ..new_facts(&self.node.name)? };
+        write_facts(&self.path.join(NEXT_FILE), &node).map_err(DataDirError::Io)?;
+        let mut moves = Moves::default();
+        for part in [NODE_FILE, LOG_DIR, SNAPSHOT_DIR, HISTORY_DIR] {
+            moves.add(part, &format!("{aside}/{part}"));
+        }
+        moves.add(NEXT_FILE, NODE_FILE);
+        moves.perform(&self.path)?;
+        replaced::forget_oldest(&self.path, &aside).map_err(DataDirError::Io)?;
+        Ok(self.path.join(aside))
+    }
+
+    /// The only cluster that the node may belong to, if it belongs to none yet and an earlier life
+    /// of the directory belonged to one.
+    pub fn joins(&self) -> Option<ClusterId> {
+        self.node.joins
+    }
+
     /// The cluster that the node is a member of.
     pub fn cluster(&self) -> Option<ClusterId> {
         self.node.cluster
@@ -297,7 +383,7 @@ const LOCK_TRIES: u32 = 25;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Locks the directory for this process and writes its id where the next one can read it.
-fn lock(path: &Path) -> Result<File, DataDirError> {
+pub(super) fn lock(path: &Path) -> Result<File, DataDirError> {
     let path_of_lock = path.join(LOCK_FILE);
     let mut options = OpenOptions::new();
     let file = options.read(true).write(true).create(true).truncate(false).mode(0o600);
@@ -339,7 +425,8 @@ fn probe(path: &Path) -> io::Result<()> {
     written.and(removed).map_err(|error| files::at(&path, error))
 }
 
-fn read_node(dir: &Path) -> Result<Option<NodeFacts>, DataDirError> {
+/// Reads who the node is; `None` if the directory does not say.
+pub(super) fn read_node(dir: &Path) -> Result<Option<NodeFacts>, DataDirError> {
     let path = dir.join(NODE_FILE);
     let text = match fs::read(&path) {
         Ok(text) => text,
@@ -362,6 +449,7 @@ fn read_node(dir: &Path) -> Result<Option<NodeFacts>, DataDirError> {
         id: NodeId(id(&file.id)?),
         incarnation: Incarnation(id(&file.incarnation)?),
         cluster: file.cluster.as_deref().map(id).transpose()?.map(ClusterId),
+        joins: file.joins.as_deref().map(id).transpose()?.map(ClusterId),
         name: file.name,
         boot: file.boot,
     };
@@ -380,28 +468,48 @@ fn new_node(dir: &Path, name: &NodeName) -> Result<NodeFacts, DataDirError> {
             return Err(DataDirError::Damaged { path: dir.join(NODE_FILE), reason });
         }
     }
-    let incarnation = Incarnation(random().map_err(DataDirError::Io)?);
-    let (id, name) = (NodeId::derive(name, incarnation), name.clone());
-    Ok(NodeFacts { id, incarnation, name, cluster: None, boot: Boot(0) })
+    new_facts(name)
 }
 
-fn write_node(dir: &Path, node: &NodeFacts) -> io::Result<()> {
+/// A node of this name with an incarnation that nobody has seen, and no cluster.
+pub(super) fn new_facts(name: &NodeName) -> Result<NodeFacts, DataDirError> {
+    let incarnation = Incarnation(random().map_err(DataDirError::Io)?);
+    let (id, name) = (NodeId::derive(name, incarnation), name.clone());
+    Ok(NodeFacts { id, incarnation, name, cluster: None, joins: None, boot: Boot(0) })
+}
+
+impl NodeFacts {
+    /// Why `recovered` cannot be this node's log, if it cannot: a member of a cluster has noted
+    /// that in its log first. With its name and an empty log it would vote again where it had.
+    pub(super) fn emptied(&self, recovered: &Recovered) -> Option<String> {
+        let cluster = self.cluster.filter(|_| *recovered == Recovered::default())?;
+        Some(format!("the log is empty, and {NODE_FILE} names the cluster {cluster}"))
+    }
+}
+
+/// Writes who the node is, synced.
+pub(super) fn write_node(dir: &Path, node: &NodeFacts) -> io::Result<()> {
+    write_facts(&dir.join(NODE_FILE), node)
+}
+
+fn write_facts(path: &Path, node: &NodeFacts) -> io::Result<()> {
     let file = NodeFile {
         format: FORMAT,
         id: node.id.to_string(),
         incarnation: node.incarnation.to_string(),
         name: node.name.clone(),
         cluster: node.cluster.map(|cluster| cluster.to_string()),
+        joins: node.joins.map(|cluster| cluster.to_string()),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         boot: node.boot,
     };
     let mut text = serde_json::to_string_pretty(&file).map_err(io::Error::other)?;
     text.push('\n');
-    files::write_beside(&dir.join(NODE_FILE), &[text.as_bytes()])
+    files::write_beside(path, &[text.as_bytes()])
 }
 
 /// Eight bytes of the system's randomness.
-fn random() -> io::Result<u64> {
+pub(super) fn random() -> io::Result<u64> {
     let path = Path::new("/dev/urandom");
     let mut bytes = [0; 8];
     let read = File::open(path).and_then(|mut file| file.read_exact(&mut bytes));

@@ -6,35 +6,8 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
-
-use crate::codec::record::Snapshot;
-use crate::codec::snapshot;
-use crate::id::LogIndex;
-
 /// What a file is called while it is not whole.
 pub(super) const TEMPORARY: &str = "tmp";
-
-const SNAPSHOT: &str = "snap";
-
-/// Makes `snapshot` durable in `dir`, and then removes the others.
-pub(super) fn write_snapshot(dir: &Path, snapshot: &Snapshot) -> io::Result<()> {
-    let path = file_path(dir, snapshot.index.0, SNAPSHOT);
-    let header = snapshot::header(snapshot);
-    write_beside(&path, &[&header, &snapshot.meta, &snapshot.data])?;
-    for (index, other) in list(dir, SNAPSHOT)? {
-        if LogIndex(index) != snapshot.index {
-            fs::remove_file(&other).map_err(|error| at(&other, error))?;
-        }
-    }
-    Ok(())
-}
-
-/// Reads all snapshots in `dir`, oldest first.
-pub(super) fn read_snapshots(dir: &Path) -> io::Result<Vec<(PathBuf, Bytes)>> {
-    let files = list(dir, SNAPSHOT)?.into_values();
-    files.map(|path| read(&path).map(|bytes| (path, bytes))).collect()
-}
 
 /// Makes the directory `path` for the owner alone, and what is above it; syncs its name.
 pub(super) fn create_dir(path: &Path) -> io::Result<()> {
@@ -98,10 +71,6 @@ pub(super) fn create_file(path: &Path) -> io::Result<File> {
 /// Waits until the names in the directory `path` are on the disk.
 pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
     File::open(path).and_then(|dir| dir.sync_all()).map_err(|error| at(path, error))
-}
-
-fn read(path: &Path) -> io::Result<Bytes> {
-    fs::read(path).map(Bytes::from).map_err(|error| at(path, error))
 }
 
 /// Twenty digits hold every number, and sort as the numbers do.

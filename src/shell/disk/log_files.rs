@@ -12,26 +12,27 @@ use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
 use rustix::io::Errno;
 
 use super::files::{self, TEMPORARY, file_path};
-use crate::codec::log::{LogLimits, LogWriter, SegmentNumber, Step};
-use crate::codec::record::{Record, Snapshot};
+use crate::codec::log::{LogWriter, SegmentNumber, Step};
+use crate::codec::record::Record;
 use crate::id::ClusterId;
+use crate::shell::counters::Counters;
 
 const SEGMENT: &str = "log";
 
 /// What a file is called that was a segment, or is made to be one. What it holds means nothing.
 const SPARE: &str = "spare";
 
-/// The files of a log and its snapshots, and the writer that goes on with them.
+/// The files of a log, and the writer that goes on with them.
 #[derive(Debug)]
 pub struct LogFiles {
     log_dir: PathBuf,
-    snapshot_dir: PathBuf,
     writer: LogWriter,
     /// What the writer wants done, from the step on that could not be done for lack of space.
     steps: VecDeque<Step>,
     /// The segment that was written last.
     open: Option<(SegmentNumber, File)>,
     spares: Spares,
+    counters: Arc<Counters>,
     /// Held as long as anything may be written.
     _lock: Arc<File>,
 }
@@ -63,17 +64,27 @@ impl From<io::Error> for WriteError {
     }
 }
 
+impl From<WriteError> for io::Error {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::Full(reason) => Self::new(ErrorKind::StorageFull, reason),
+            WriteError::Failed(error) => error,
+        }
+    }
+}
+
 impl LogFiles {
-    pub(super) fn new(
-        log_dir: PathBuf,
-        snapshot_dir: PathBuf,
-        writer: LogWriter,
-        limits: LogLimits,
-        lock: Arc<File>,
-    ) -> io::Result<Self> {
-        let spares = Spares { count_max: limits.spare_segments, ..Spares::default() };
-        let (steps, open) = (VecDeque::new(), None);
-        let mut new = Self { log_dir, snapshot_dir, writer, steps, open, spares, _lock: lock };
+    pub(super) fn new(log_dir: PathBuf, writer: LogWriter, lock: Arc<File>) -> io::Result<Self> {
+        let count_max = writer.limits().spare_segments;
+        let mut new = Self {
+            log_dir,
+            writer,
+            steps: VecDeque::new(),
+            open: None,
+            spares: Spares { count_max, ..Spares::default() },
+            counters: Arc::default(),
+            _lock: lock,
+        };
         for path in files::list(&new.log_dir, SPARE)?.into_values() {
             new.spares.renamed.push_back(path);
         }
@@ -82,6 +93,11 @@ impl LogFiles {
             path.map_or(Ok(()), |path| files::remove_if_there(&path))?;
         }
         Ok(new)
+    }
+
+    /// What is counted while they are written. The rest of the node may count in it too.
+    pub fn counters(&self) -> Arc<Counters> {
+        Arc::clone(&self.counters)
     }
 
     /// Makes `batch` durable.
@@ -105,11 +121,6 @@ impl LogFiles {
     /// The node is a member of `cluster`; see [`LogWriter::set_cluster`].
     pub(super) fn set_cluster(&mut self, cluster: ClusterId) {
         self.writer.set_cluster(cluster);
-    }
-
-    /// Makes `snapshot` durable, and then removes the others.
-    pub(super) fn write_snapshot(&self, snapshot: &Snapshot) -> io::Result<()> {
-        files::write_snapshot(&self.snapshot_dir, snapshot)
     }
 
     /// Does `steps` in order, after those that wait.
@@ -168,9 +179,15 @@ impl LogFiles {
             // whose checksums pass over all their bytes anyway, so copying them together costs
             // less than it would cost the system to gather so many slices.
             Step::Write { segment, at, bytes } => {
-                self.on_file(*segment, |file| file.write_all_at(bytes, *at))
+                self.on_file(*segment, |file| file.write_all_at(bytes, *at))?;
+                self.counters.log.bytes.add(bytes.len() as u64);
+                Ok(())
             }
-            Step::Sync { segment } => self.on_file(*segment, File::sync_data),
+            Step::Sync { segment } => {
+                self.on_file(*segment, File::sync_data)?;
+                self.counters.log.syncs.add(1);
+                Ok(())
+            }
             Step::SyncDir => self.sync_dir(),
             Step::Remove { segment } => self.remove(*segment),
         }

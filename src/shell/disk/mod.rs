@@ -6,11 +6,14 @@
 //! | `lock` | locked while a process uses the directory, and holds its id |
 //! | `log/NUMBER.log` | the segments of the log, see [`codec::log`](crate::codec::log) |
 //! | `log/NUMBER.spare` | files that become segments; what they hold means nothing |
+//! | `moves.json` | renames of a repair that are still to happen |
+//! | `replaced-BOOT-INCARNATION/` | what earlier lives held whose disk was set back |
 //! | `snapshots/INDEX.snap` | the newest snapshot, see [`snapshot`](crate::codec::snapshot) |
 //!
-//! [`DataDir::open`] locks the directory and counts a boot. [`DataDir::recover`] reads and repairs
+//! [`DataDir::open`] locks the directory. [`DataDir::recover`] counts a boot, reads and repairs
 //! the log. [`Disk::start`] gives the files to one thread that writes group by group: whatever
-//! waits when a sync ends is the next group.
+//! waits when a sync ends is the next group. [`Snapshots::start`] gives those of the snapshots to
+//! another.
 //!
 //! **Invariants**
 //! - A file that is not a segment is written beside, synced, renamed, and its name synced.
@@ -26,11 +29,24 @@
 mod data_dir;
 mod files;
 mod log_files;
+mod moves;
+mod offline;
+mod replaced;
+mod rescue;
+mod snapshot_files;
+mod snapshots;
 mod writer;
 
+pub(super) use self::data_dir::HISTORY_DIR;
 pub use self::data_dir::{DataDir, DataDirError, ExitClass};
 pub use self::log_files::LogFiles;
-pub use self::writer::{Completion, Disk, DiskEvent, DiskStopped, SnapshotSource};
+pub use self::offline::{Offline, ToolError, parse_cluster};
+pub use self::rescue::{RecoverPlan, RepairPlan, recover_by_peers_file, show};
+pub use self::snapshot_files::{Blocks, SnapshotFiles};
+pub use self::snapshots::{History, PutBlock, SnapshotEvent, Snapshots, SnapshotsStopped};
+pub use self::writer::{Completion, Disk, DiskEvent, DiskStopped};
 
+#[cfg(test)]
+mod snapshot_tests;
 #[cfg(test)]
 mod tests;

@@ -7,9 +7,10 @@ use std::sync::mpsc::{Receiver, channel};
 use bytes::Bytes;
 use tempfile::TempDir;
 
+use super::snapshot_tests::Fixture;
 use super::*;
 use crate::codec::log::LogLimits;
-use crate::codec::record::{Record, Recovered, Snapshot};
+use crate::codec::record::{Record, Recovered};
 use crate::id::{Boot, ClusterId, LogIndex, NodeName, Term, WriteId};
 
 fn name(text: &str) -> NodeName {
@@ -21,22 +22,8 @@ fn entry(index: u64) -> Record {
     Record::Entry { index: LogIndex(index), term: Term(1), body }
 }
 
-fn source(index: u64) -> SnapshotSource {
-    let encode = Box::new(|| Bytes::from_static(b"state"));
-    SnapshotSource { meta: Bytes::from_static(b"meta"), index: LogIndex(index), encode }
-}
-
-fn recover(dir: &DataDir) -> (Recovered, LogFiles) {
-    dir.recover(LogLimits::default()).unwrap()
-}
-
-fn snapshot(index: u64) -> Snapshot {
-    let (meta, data) = (Bytes::from_static(b"meta"), Bytes::from_static(b"state"));
-    Snapshot { meta, index: LogIndex(index), data }
-}
-
 fn start(dir: &DataDir) -> (Recovered, Disk, Receiver<Completion>) {
-    let (recovered, files) = recover(dir);
+    let (recovered, files) = dir.recover().unwrap();
     let (sender, receiver) = channel();
     let tell = Box::new(move |event| match event {
         DiskEvent::Written(completion) => sender.send(completion).unwrap(),
@@ -46,7 +33,7 @@ fn start(dir: &DataDir) -> (Recovered, Disk, Receiver<Completion>) {
 }
 
 fn write(disk: &Disk, done: &Receiver<Completion>, write: u64, batch: Vec<Record>) {
-    disk.submit(WriteId(write), batch, None).unwrap();
+    disk.submit(WriteId(write), batch).unwrap();
     let completion = done.recv().unwrap();
     assert_eq!(completion.write, WriteId(write));
     completion.result.unwrap();
@@ -90,8 +77,8 @@ fn only_the_owner_can_read_what_is_in_it() {
     let dir = DataDir::open(&path, &name("alpha")).unwrap();
     let (_, disk, done) = start(&dir);
     write(&disk, &done, 1, vec![entry(0)]);
-    disk.submit(WriteId(2), vec![entry(1)], Some(source(0))).unwrap();
-    done.recv().unwrap().result.unwrap();
+    let snapshots = Fixture::start(&dir);
+    snapshots.build(0);
     let files = files_below(&path);
     assert_eq!(files.len(), 4, "{files:?}");
     for file in files {
@@ -110,7 +97,7 @@ fn a_second_user_is_refused_and_told_the_process() {
     assert_eq!(error.exit_class(), ExitClass::Environment);
     let text = error.to_string();
     assert!(text.ends_with(&format!("in use by process {}", std::process::id())), "{text}");
-    let (_, files) = recover(&dir);
+    let (_, files) = dir.recover().unwrap();
     drop(dir);
     assert!(DataDir::open(parent.path(), &name("alpha")).is_err(), "the files hold the lock too");
     drop(files);
@@ -193,20 +180,16 @@ fn groups_that_wait_are_completed_in_order() {
     let dir = DataDir::open(parent.path(), &name("alpha")).unwrap();
     let (_, disk, done) = start(&dir);
     for write in 0..30 {
-        let source = (write % 7 == 6).then(|| source(write - 1));
-        disk.submit(WriteId(write), vec![entry(write)], source).unwrap();
+        disk.submit(WriteId(write), vec![entry(write)]).unwrap();
     }
     for write in 0..30 {
         let completion = done.recv().unwrap();
         assert_eq!(completion.write, WriteId(write));
-        let data = completion.result.unwrap();
-        assert_eq!(data.is_some(), write % 7 == 6, "write {write}");
+        completion.result.unwrap();
     }
     disk.stop();
-    let (recovered, _files) = recover(&dir);
+    let (recovered, _files) = dir.recover().unwrap();
     assert_eq!(recovered.entries.len(), 30);
-    assert_eq!(recovered.snapshot.unwrap().index, LogIndex(26));
-    assert_eq!(fs::read_dir(parent.path().join("snapshots")).unwrap().count(), 1);
 }
 
 /// The segments in a data directory, and where the data of the last one ends.
@@ -234,17 +217,17 @@ fn a_torn_end_is_cut_and_rot_before_it_is_refused() {
     disk.stop();
     let (segment, end) = last_segment(&dir);
     overwrite(&segment, end - 8, b"half a rec");
-    let (recovered, files) = recover(&dir);
+    let (recovered, files) = dir.recover().unwrap();
     assert_eq!(recovered.entries.len(), 2);
     assert_eq!(recovered.doubt.unwrap().next, LogIndex(2));
     drop(files);
-    let (recovered, files) = recover(&dir);
+    let (recovered, files) = dir.recover().unwrap();
     assert_eq!((recovered.entries.len(), recovered.doubt.unwrap().len), (2, 10));
     drop(files);
 
     let whole = fs::read(&segment).unwrap();
     overwrite(&segment, end / 2, &[whole[end / 2] ^ 1]);
-    let error = dir.recover(LogLimits::default()).unwrap_err();
+    let error = dir.recover().unwrap_err();
     assert_eq!(error.exit_class(), ExitClass::Damaged);
     assert!(error.to_string().contains("log segment 1 is damaged at byte"), "{error}");
 }
@@ -259,12 +242,12 @@ fn segments_are_made_ahead_of_time_and_used_again() {
     let parent = TempDir::new().unwrap();
     let dir = DataDir::open(parent.path(), &name("alpha")).unwrap();
     let limits = LogLimits { segment_len: 4_096, ..LogLimits::default() };
-    let (_, mut files) = dir.recover(limits).unwrap();
+    let dir = dir.with_log_limits(limits);
+    let (_, mut files) = dir.recover().unwrap();
     let mut most = 0;
     for index in 0..2_000 {
         files.write(&[entry(index)]).unwrap();
         if index % 100 == 99 {
-            files.write_snapshot(&snapshot(index - 10)).unwrap();
             let upto = LogIndex(index - 10);
             files.write(&[Record::Purge { upto, body: Bytes::new() }]).unwrap();
         }
@@ -276,17 +259,19 @@ fn segments_are_made_ahead_of_time_and_used_again() {
     assert_eq!(most, 2);
     assert!(count(&dir, "log") < 6);
     drop(files);
-    let (recovered, files) = dir.recover(LogLimits { spare_segments: 1, ..limits }).unwrap();
+    let snapshots = Fixture::start(&dir);
+    snapshots.build(1_990);
+    let dir = dir.with_log_limits(LogLimits { spare_segments: 1, ..limits });
+    let (recovered, _files) = dir.recover().unwrap();
     assert_eq!(recovered.entries.last().unwrap().0, LogIndex(1_999));
     assert_eq!(count(&dir, "spare"), 1);
-    drop(files);
 }
 
 #[test]
 fn a_segment_is_as_long_as_it_will_get_from_the_start() {
     let parent = TempDir::new().unwrap();
     let dir = DataDir::open(parent.path(), &name("alpha")).unwrap();
-    let (_, mut files) = recover(&dir);
+    let (_, mut files) = dir.recover().unwrap();
     files.write(&[entry(0)]).unwrap();
     let (segment, _) = last_segment(&dir);
     let before = fs::metadata(&segment).unwrap().len();
@@ -315,10 +300,10 @@ fn an_error_of_the_disk_is_reported_once_and_is_final() {
     let dir = DataDir::open(parent.path(), &name("alpha")).unwrap();
     let (_, disk, done) = start(&dir);
     fs::remove_dir(parent.path().join("log")).unwrap();
-    disk.submit(WriteId(1), vec![entry(0)], None).unwrap();
+    disk.submit(WriteId(1), vec![entry(0)]).unwrap();
     let error = done.recv().unwrap().result.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::NotFound);
     assert!(error.to_string().contains("log"), "{error}");
     assert!(done.recv().is_err(), "the thread has ended");
-    assert_eq!(disk.submit(WriteId(2), vec![entry(0)], None), Err(DiskStopped));
+    assert_eq!(disk.submit(WriteId(2), vec![entry(0)]), Err(DiskStopped));
 }

@@ -1,7 +1,5 @@
 //! The thread that writes: [`Disk`].
 
-use std::collections::VecDeque;
-use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,11 +7,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use super::log_files::{LogFiles, WriteError};
-use crate::codec::record::{Record, Snapshot};
-use crate::id::{ClusterId, LogIndex, WriteId};
+use crate::codec::record::Record;
+use crate::id::{ClusterId, WriteId};
 
 /// The most groups that may wait. A node has one in flight, so more is a fault of the caller.
 const WAITING_MAX: usize = 64;
@@ -23,22 +19,6 @@ const SEAL_AFTER: Duration = Duration::from_millis(100);
 
 /// How long a full disk is left alone before a group is tried again.
 const FULL_PAUSE: Duration = Duration::from_millis(200);
-
-/// A snapshot that is yet to be encoded, on the disk's thread, since that may take long.
-pub struct SnapshotSource {
-    /// What it covers.
-    pub meta: Bytes,
-    /// The last entry that it covers.
-    pub index: LogIndex,
-    /// Gives the state as bytes.
-    pub encode: Box<dyn FnOnce() -> Bytes + Send>,
-}
-
-impl fmt::Debug for SnapshotSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SnapshotSource").field("index", &self.index).finish_non_exhaustive()
-    }
-}
 
 /// What the disk tells.
 #[derive(Debug)]
@@ -60,8 +40,8 @@ pub enum DiskEvent {
 pub struct Completion {
     /// Which write.
     pub write: WriteId,
-    /// The bytes of its snapshot, if it had one; or why nothing can be written any more.
-    pub result: io::Result<Option<Bytes>>,
+    /// Whether it is durable; or why nothing can be written any more.
+    pub result: io::Result<()>,
 }
 
 /// The disk does not take the write: its thread has stopped after an error that it reported, or
@@ -90,7 +70,6 @@ enum Order {
 struct Group {
     write: WriteId,
     batch: Vec<Record>,
-    snapshot: Option<SnapshotSource>,
 }
 
 impl Disk {
@@ -107,7 +86,7 @@ impl Disk {
             receiver,
             tell,
             stopping: Arc::clone(&stopping),
-            waiting: VecDeque::new(),
+            waiting: None,
             failed: None,
             space: Space::Free,
         };
@@ -115,18 +94,12 @@ impl Disk {
         Ok(Self { sender, stopping, thread })
     }
 
-    /// Hands over a write: its snapshot, if any, and then its records become durable, after all
-    /// writes before.
+    /// Hands over a write: its records become durable, after all writes before.
     ///
     /// # Errors
     /// If the thread has stopped, or too many writes wait.
-    pub fn submit(
-        &self,
-        write: WriteId,
-        batch: Vec<Record>,
-        snapshot: Option<SnapshotSource>,
-    ) -> Result<(), DiskStopped> {
-        self.order(Order::Write(Group { write, batch, snapshot }))
+    pub fn submit(&self, write: WriteId, batch: Vec<Record>) -> Result<(), DiskStopped> {
+        self.order(Order::Write(Group { write, batch }))
     }
 
     /// Says that the node is a member of `cluster`, for the segments that begin after this.
@@ -161,8 +134,8 @@ struct Writer {
     tell: Box<dyn Fn(DiskEvent) + Send>,
     /// Whether nobody waits any more for space on a full disk.
     stopping: Arc<AtomicBool>,
-    /// Groups that came while another one was gathered.
-    waiting: VecDeque<Group>,
+    /// The group that came last.
+    waiting: Option<Group>,
     /// Why the log could not be sealed, which the next write will hear.
     failed: Option<io::Error>,
     space: Space,
@@ -202,7 +175,7 @@ impl Writer {
     /// come.
     fn receive(&mut self) -> Option<Group> {
         loop {
-            if let Some(group) = self.waiting.pop_front() {
+            if let Some(group) = self.waiting.take() {
                 return Some(group);
             }
             let order = match self.receiver.try_recv() {
@@ -234,7 +207,7 @@ impl Writer {
 
     fn take(&mut self, order: Order) {
         match order {
-            Order::Write(group) => self.waiting.push_back(group),
+            Order::Write(group) => self.waiting = Some(group),
             Order::Cluster(cluster) => self.files.set_cluster(cluster),
         }
     }
@@ -247,17 +220,14 @@ impl Writer {
         }
     }
 
-    /// Adds to `first` what waits. A group with a snapshot stays alone, since its snapshot comes
-    /// before its records and after those of the groups before.
+    /// Adds to `first` what waits.
     fn gather(&mut self, first: Group) -> Vec<Group> {
-        while self.waiting.len() < WAITING_MAX {
-            let Ok(order) = self.receiver.try_recv() else { break };
-            self.take(order);
-        }
         let mut groups = vec![first];
-        if groups[0].snapshot.is_none() {
-            let alone = self.waiting.iter().position(|group| group.snapshot.is_some());
-            groups.extend(self.waiting.drain(..alone.unwrap_or(self.waiting.len())));
+        while groups.len() < WAITING_MAX
+            && let Ok(order) = self.receiver.try_recv()
+        {
+            self.take(order);
+            groups.extend(self.waiting.take());
         }
         groups
     }
@@ -265,21 +235,15 @@ impl Writer {
     /// Makes `groups` durable and reports them.
     fn write(&mut self, groups: Vec<Group>) -> Goes {
         let writes: Vec<WriteId> = groups.iter().map(|group| group.write).collect();
-        let mut batch = Vec::new();
-        let mut source = None;
-        for group in groups {
-            batch.extend(group.batch);
-            source = source.or(group.snapshot);
-        }
-        let written = self.write_batch(&batch, source);
-        let mut result = match written {
-            Ok((Goes::On, data)) => Ok(data),
-            Ok((Goes::No, _)) => return Goes::No,
+        let batch: Vec<Record> = groups.into_iter().flat_map(|group| group.batch).collect();
+        let mut result = match self.write_batch(&batch) {
+            Ok(Goes::On) => Ok(()),
+            Ok(Goes::No) => return Goes::No,
             Err(error) => Err(error),
         };
         for write in writes {
             let failed = result.is_err();
-            let result = std::mem::replace(&mut result, Ok(None));
+            let result = std::mem::replace(&mut result, Ok(()));
             (self.tell)(DiskEvent::Written(Completion { write, result }));
             if failed {
                 return Goes::No;
@@ -288,17 +252,7 @@ impl Writer {
         Goes::On
     }
 
-    fn write_batch(
-        &mut self,
-        batch: &[Record],
-        source: Option<SnapshotSource>,
-    ) -> io::Result<(Goes, Option<Bytes>)> {
-        let mut data = None;
-        if let Some(SnapshotSource { meta, index, encode }) = source {
-            let snapshot = Snapshot { meta, index, data: encode() };
-            self.files.write_snapshot(&snapshot)?;
-            data = Some(snapshot.data);
-        }
+    fn write_batch(&mut self, batch: &[Record]) -> io::Result<Goes> {
         let mut written = self.files.write(batch);
         loop {
             match written {
@@ -306,7 +260,7 @@ impl Writer {
                 Err(WriteError::Failed(error)) => return Err(error),
                 Err(WriteError::Full(reason)) => {
                     if self.wait_for_space(reason) == Goes::No {
-                        return Ok((Goes::No, None));
+                        return Ok(Goes::No);
                     }
                 }
             }
@@ -316,7 +270,7 @@ impl Writer {
             self.space = Space::Free;
             (self.tell)(DiskEvent::Free);
         }
-        Ok((Goes::On, data))
+        Ok(Goes::On)
     }
 
     /// Says that the disk is full, if that is new, and lets it be for a while.

@@ -218,7 +218,7 @@ async fn another_account_is_taken_or_refused_by_the_system() {
 #[tokio::test]
 async fn no_report_is_lost_while_the_receiver_is_slow() {
     let (events, mut receiver) = mpsc::channel(1);
-    let executor = Executor::new(events);
+    let executor = Executor::new(events, Handle::current());
     let count = 20;
     for slot in 0..count {
         let execution = ExecutionId { claim: LogIndex(1), slot };
@@ -241,7 +241,7 @@ async fn no_report_is_lost_while_the_receiver_is_slow() {
 
 fn executor() -> (Executor, mpsc::Receiver<ExecEvent>) {
     let (sender, receiver) = mpsc::channel(16);
-    (Executor::new(sender), receiver)
+    (Executor::new(sender, Handle::current()), receiver)
 }
 
 fn launch(config: &[(&str, &str)]) -> LaunchSpec {

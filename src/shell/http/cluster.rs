@@ -28,6 +28,11 @@ pub(super) async fn health<B: Backend>(asked: Asked<B>) -> Result<Response, ApiE
     Ok(asked.answer(StatusCode::OK, &BTreeMap::from([("status", "healthy")])))
 }
 
+/// `GET /debug/vars`: what this server has counted since it started, as Go programs show it.
+pub(super) async fn vars<B: Backend>(asked: Asked<B>) -> Response {
+    asked.answer(StatusCode::OK, &*asked.api.config.counters)
+}
+
 /// `GET /v1`: this node.
 pub(super) async fn root<B: Backend>(asked: Asked<B>) -> Result<Response, ApiError> {
     let until = Asked::<B>::deadline();
@@ -40,6 +45,7 @@ pub(super) async fn root<B: Backend>(asked: Asked<B>) -> Result<Response, ApiErr
         ("name", status.name.to_string()),
         ("version", asked.api.config.version.to_owned()),
         ("tzdata", text(TZ_VERSION)),
+        ("disk", status.disk_full.as_ref().map_or("ok".to_owned(), |why| format!("full: {why}"))),
     ];
     let serf = [
         ("members", members.len().to_string()),
@@ -57,6 +63,7 @@ pub(super) async fn root<B: Backend>(asked: Asked<B>) -> Result<Response, ApiErr
         ("commit_index", optional(status.committed.map(|index| index.to_string()))),
         ("voters", voters.join(",")),
         ("waiting_for", optional(status.waiting_for.clone())),
+        ("in_doubt", optional(status.in_doubt.clone())),
     ];
     let view = RootView {
         agent: agent.into(),
@@ -147,6 +154,8 @@ struct MemberView<'a> {
     id: Option<String>,
     #[serde(rename = "statusText", skip_serializing_if = "Option::is_none")]
     status_text: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disk: Option<&'static str>,
     peer_addr: &'a str,
     raft: &'static str,
 }
@@ -159,7 +168,8 @@ impl<'a> MemberView<'a> {
             MemberStatus::Failed => "failed",
         };
         let id = Some(member.id.to_string());
-        Self { id, status_text: Some(text), ..Self::bare(member) }
+        let disk = Some(if member.disk_full { "full" } else { "ok" });
+        Self { id, status_text: Some(text), disk, ..Self::bare(member) }
     }
 
     fn bare(member: &'a Member) -> Self {
@@ -182,6 +192,7 @@ impl<'a> MemberView<'a> {
             delegate_cur: GOSSIP_PROTOCOL,
             id: None,
             status_text: None,
+            disk: None,
             peer_addr: &member.peer_addr,
             raft: match member.raft {
                 RaftRole::None => "none",

@@ -92,8 +92,15 @@ impl ApiError {
 fn class_of_node(error: &RequestError) -> (StatusCode, &'static str) {
     match error {
         RequestError::NoLeader(_) => (StatusCode::SERVICE_UNAVAILABLE, "no_leader"),
-        RequestError::Unknown => (StatusCode::SERVICE_UNAVAILABLE, "outcome_unknown"),
-        RequestError::Busy(_) => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
+        RequestError::Unknown | RequestError::UnknownDiskFull(_) => {
+            (StatusCode::SERVICE_UNAVAILABLE, "outcome_unknown")
+        }
+        RequestError::DiskFull(_) => (StatusCode::INSUFFICIENT_STORAGE, "disk_full"),
+        RequestError::Busy(_) | RequestError::LogFull => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
+        RequestError::HistoryUnavailable(_) => {
+            (StatusCode::SERVICE_UNAVAILABLE, "history_unavailable")
+        }
+        RequestError::JobNotFound(_) => (StatusCode::NOT_FOUND, "not_found"),
         RequestError::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
         RequestError::Invalid(_) => (StatusCode::BAD_REQUEST, "invalid_request"),
         RequestError::NotServer => (StatusCode::MISDIRECTED_REQUEST, "not_server"),

@@ -1,6 +1,5 @@
 //! Calls about executions: the rows of a job, one of them, and what runs now.
 
-use std::cmp::Ordering;
 use std::sync::Arc;
 
 use axum::extract::Path;
@@ -9,12 +8,16 @@ use axum::response::Response;
 use tokio::task::spawn_blocking;
 
 use super::error::ApiError;
-use super::jobs::{find, named};
-use super::query::{Order, Page, Params, invalid};
+use super::jobs::named;
+use super::query::{self, Params, invalid};
 use super::{Asked, Backend, with_total};
-use crate::id::{ExecutionId, JobName};
+use crate::id::JobName;
+use crate::jobs::history::change::{Order, Select, Sort};
 use crate::jobs::job::{Execution, Outcome};
 use crate::jobs::view::ExecutionView;
+
+/// The most rows in one answer. `X-Total-Count` says how many there are in all.
+const ROWS_MAX: usize = 1_000;
 
 /// `GET /v1/jobs/:job/executions`: the rows of a job, newest first unless sorted otherwise.
 pub(super) async fn list<B: Backend>(
@@ -22,13 +25,12 @@ pub(super) async fn list<B: Backend>(
     asked: Asked<B>,
 ) -> Result<Response, ApiError> {
     let name = named(path)?;
-    let wanted = Wanted::read(&asked.params)?;
-    let view = asked.view(Asked::<B>::deadline()).await?;
-    find(&view.state, &name)?;
-    // Much text may have to be copied: not on a thread that moves the node's messages.
+    let select = part(&asked.params)?;
+    let page = asked.executions(Asked::<B>::deadline(), &name, select).await?;
+    // Much text may have to be written: not on a thread that moves the node's messages.
     let work = spawn_blocking(move || {
-        let (rows, total) = wanted.pick(view.state.executions_of(&name));
-        let views: Vec<_> = rows.iter().map(|row| wanted.show(row)).collect();
+        let views: Vec<_> = page.rows.iter().map(|row| ExecutionView::from(&**row)).collect();
+        let total = usize::try_from(page.total).unwrap_or(usize::MAX);
         with_total(asked.answer_read(&views), total)
     });
     Ok(work.await.expect("a list is only ever read"))
@@ -41,14 +43,12 @@ pub(super) async fn one<B: Backend>(
 ) -> Result<Response, ApiError> {
     let Path((job, execution)) = path.map_err(|error| ApiError::BadRequest(error.body_text()))?;
     let name = JobName::new(&job).map_err(|_| ApiError::NoJob(job))?;
-    let view = asked.view(Asked::<B>::deadline()).await?;
-    let stored = find(&view.state, &name)?;
+    // What is no id is none of the job's executions, if there is such a job: no claim has index 0.
+    let id = execution.parse().unwrap_or_default();
+    let page = asked.executions(Asked::<B>::deadline(), &name, Select::One(id)).await?;
     let missing = || ApiError::NoExecution { job: name.to_string(), execution: execution.clone() };
-    let id: ExecutionId = execution.parse().map_err(|_| missing())?;
-    // The row of another job, or of a deleted one that had this name, is none of this job.
-    let row = view.state.execution(id);
-    let row = row.filter(|row| row.job == name && row.job_created == stored.created);
-    Ok(asked.answer_read(&ExecutionView::from(&**row.ok_or_else(missing)?)))
+    let row = page.rows.first().ok_or_else(missing)?;
+    Ok(asked.answer_read(&ExecutionView::from(&**row)))
 }
 
 /// `GET /v1/busy`: what runs now in the whole cluster, the longest first.
@@ -62,70 +62,28 @@ pub(super) async fn busy<B: Backend>(asked: Asked<B>) -> Result<Response, ApiErr
 }
 
 /// Which rows `GET /v1/jobs/:job/executions` is to list.
-struct Wanted {
-    sort: Sort,
-    order: Order,
-    page: Page,
-    output_len_max: Option<usize>,
+fn part(params: &Params) -> Result<Select, ApiError> {
+    let (skip, limit) = params.page()?.window(ROWS_MAX);
+    let output_len_max = params.number("output_size_limit")?;
+    Ok(Select::Part {
+        sort: params.value("_sort").map_or(Ok(Sort::Id), sort)?,
+        order: match params.order(query::Order::Descending)? {
+            query::Order::Ascending => Order::Ascending,
+            query::Order::Descending => Order::Descending,
+        },
+        skip: skip as u64,
+        limit: limit as u64,
+        output_len_max: output_len_max.map_or(u64::MAX, |len_max| len_max as u64),
+    })
 }
 
-/// What rows are sorted by; equal ones by id, which is the order of their claims.
-#[derive(Clone, Copy)]
-enum Sort {
-    Id,
-    Due,
-    StartedAt,
-    FinishedAt,
-    Attempt,
-}
-
-impl Wanted {
-    fn read(params: &Params) -> Result<Self, ApiError> {
-        Ok(Self {
-            sort: params.value("_sort").map_or(Ok(Sort::Id), Sort::read)?,
-            order: params.order(Order::Descending)?,
-            page: params.page()?,
-            output_len_max: params.number("output_size_limit")?,
-        })
-    }
-
-    /// The page, and how many rows there are.
-    fn pick(&self, mut rows: Vec<Arc<Execution>>) -> (Vec<Arc<Execution>>, usize) {
-        rows.sort_by(|a, b| {
-            self.order.apply(self.sort.compare(a, b).then_with(|| a.id.cmp(&b.id)))
-        });
-        let total = rows.len();
-        (rows.drain(self.page.range(total)).collect(), total)
-    }
-
-    fn show<'a>(&self, row: &'a Execution) -> ExecutionView<'a> {
-        let view = ExecutionView::from(row);
-        match self.output_len_max {
-            Some(len_max) => view.with_output_limit(len_max),
-            None => view,
-        }
-    }
-}
-
-impl Sort {
-    fn read(text: &str) -> Result<Self, ApiError> {
-        match text {
-            "id" => Ok(Self::Id),
-            "due" => Ok(Self::Due),
-            "started_at" => Ok(Self::StartedAt),
-            "finished_at" => Ok(Self::FinishedAt),
-            "attempt" => Ok(Self::Attempt),
-            _ => Err(invalid("_sort", text, "id, due, started_at, finished_at or attempt")),
-        }
-    }
-
-    fn compare(self, a: &Execution, b: &Execution) -> Ordering {
-        match self {
-            Self::Id => Ordering::Equal,
-            Self::Due => a.due.cmp(&b.due),
-            Self::StartedAt => a.started_at.cmp(&b.started_at),
-            Self::FinishedAt => a.finished_at.cmp(&b.finished_at),
-            Self::Attempt => a.attempt.cmp(&b.attempt),
-        }
+fn sort(text: &str) -> Result<Sort, ApiError> {
+    match text {
+        "id" => Ok(Sort::Id),
+        "due" => Ok(Sort::Due),
+        "started_at" => Ok(Sort::StartedAt),
+        "finished_at" => Ok(Sort::FinishedAt),
+        "attempt" => Ok(Sort::Attempt),
+        _ => Err(invalid("_sort", text, "id, due, started_at, finished_at or attempt")),
     }
 }

@@ -264,7 +264,7 @@ fn check(spec: &JobSpec, named: Option<&JobName>) -> Result<(), String> {
         return Err(format!("the path names job {path:?} and the body {body:?}"));
     }
     // Whether a schedule is valid does not depend on the zone that it would be in by default.
-    Schedule::parse(&spec.schedule, &spec.timezone, Tz::UTC, &spec.name)
+    Schedule::check(&spec.schedule, &spec.timezone, Tz::UTC, &spec.name)
         .map_err(|error| format!("can't parse job schedule: {error}"))?;
     match spec.executor_config.get("timeout").filter(|timeout| !timeout.is_empty()) {
         Some(timeout) => match schedule::parse_go_duration(timeout.trim()) {

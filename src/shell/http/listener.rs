@@ -42,7 +42,7 @@ impl Listener for Bounded {
             tracing::debug!(%addr, %error, "cannot set TCP_NODELAY");
         }
         let idle = Box::pin(sleep(IDLE_TIMEOUT));
-        (Connection { stream, idle, _slot: slot }, addr)
+        (Connection { stream, idle, moved: Instant::now(), _slot: slot }, addr)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -54,6 +54,9 @@ impl Listener for Bounded {
 pub(super) struct Connection {
     stream: TcpStream,
     idle: Pin<Box<Sleep>>,
+    /// When something last moved. The timer is set anew only when it fires, since every call moves
+    /// something, and few connections are ever idle.
+    moved: Instant,
     _slot: OwnedSemaphorePermit,
 }
 
@@ -65,13 +68,17 @@ impl Connection {
         done: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         if done.is_ready() {
-            self.idle.as_mut().reset(Instant::now() + IDLE_TIMEOUT);
+            self.moved = Instant::now();
             return done;
         }
-        match self.idle.as_mut().poll(context) {
-            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-            Poll::Pending => Poll::Pending,
+        while self.idle.as_mut().poll(context).is_ready() {
+            let deadline = self.moved + IDLE_TIMEOUT;
+            if deadline <= Instant::now() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            self.idle.as_mut().reset(deadline);
         }
+        Poll::Pending
     }
 }
 

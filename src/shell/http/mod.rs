@@ -17,8 +17,9 @@
 //! | `GET`, `DELETE /v1/jobs/:job` | one job |
 //! | `POST /v1/jobs/:job`, `/v1/jobs/:job/run` | 202: run it now, without waiting for its end |
 //! | `POST /v1/jobs/:job/toggle` | disable or enable it |
-//! | `GET /v1/jobs/:job/executions` | its rows; `output_size_limit`, order and page |
+//! | `GET /v1/jobs/:job/executions` | at most 1,000 rows; `output_size_limit`, order and page |
 //! | `GET /v1/jobs/:job/executions/:execution` | one row |
+//! | `GET /debug/vars` | [what this server has done](crate::shell::counters) since it started |
 //!
 //! Everywhere: `?pretty`, the header `X-Whom`, errors as JSON (`error`, `code`). Reads see every
 //! write acknowledged before them; `?stale` reads what this server has and says so in
@@ -66,13 +67,17 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use self::error::ApiError;
 use self::query::{Layout, Params};
-use crate::id::NodeName;
+use crate::id::{JobName, NodeName};
 use crate::jobs::command::Applied;
+use crate::jobs::history::change::{Page as Rows, Select};
 use crate::node::request::{Consistency, Reply, Request, RequestError, View, Write};
+use crate::shell::counters::Counters;
 
 /// How long a call may take after its body has arrived. The node answers in
 /// [`REQUEST_TIMEOUT`](crate::node::request::REQUEST_TIMEOUT); this holds even if it does not.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+/// Room for an answer about one job, so that it is not moved while it is written.
+const ANSWER_LEN: usize = 1_024;
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How much of a body that is too large is read and dropped, so that the client reads its answer
@@ -103,12 +108,15 @@ pub struct HttpConfig {
     pub version: &'static str,
     /// The most bytes that a body may have; larger ones are refused with 413.
     pub body_len_max: usize,
+    /// What `GET /debug/vars` shows.
+    pub counters: Arc<Counters>,
 }
 
 impl HttpConfig {
     /// The limits of production for the node `node_name`.
     pub fn new(node_name: NodeName) -> Self {
-        Self { node_name, version: env!("CARGO_PKG_VERSION"), body_len_max: 1 << 20 }
+        let version = env!("CARGO_PKG_VERSION");
+        Self { node_name, version, body_len_max: 1 << 20, counters: Arc::default() }
     }
 }
 
@@ -117,6 +125,7 @@ pub fn router<B: Backend>(backend: B, config: HttpConfig) -> Router {
     let api = Api { backend, config: Arc::new(config) };
     Router::new()
         .route("/health", get(cluster::health::<B>))
+        .route("/debug/vars", get(cluster::vars::<B>))
         .route("/v1", get(cluster::root::<B>))
         .route("/v1/", get(cluster::root::<B>))
         .route("/v1/members", get(cluster::members::<B>))
@@ -203,7 +212,7 @@ impl<B: Backend> Asked<B> {
     async fn ask(&self, until: Instant, request: Request) -> Result<Reply, RequestError> {
         let late = match &request {
             Request::Write(_) | Request::Leave => RequestError::Unknown,
-            Request::Read(_) | Request::Members | Request::Status => {
+            Request::Read(_) | Request::Executions { .. } | Request::Members | Request::Status => {
                 RequestError::NoLeader("the node did not answer in time".to_owned())
             }
         };
@@ -219,6 +228,23 @@ impl<B: Backend> Asked<B> {
         let reply = self.ask(until, Request::Read(self.params.consistency())).await?;
         let Reply::View(view) = reply else { return Err(mismatch(&reply)) };
         Ok(*view)
+    }
+
+    /// Executions of a job, as fresh as the call wants them.
+    async fn executions(
+        &self,
+        until: Instant,
+        job: &JobName,
+        select: Select,
+    ) -> Result<Rows, ApiError> {
+        let (job, consistency) = (job.clone(), self.params.consistency());
+        let name = job.to_string();
+        match self.ask(until, Request::Executions { job, select, consistency }).await {
+            Ok(Reply::Executions(page)) => Ok(*page),
+            Ok(reply) => Err(mismatch(&reply)),
+            Err(RequestError::JobNotFound(_)) => Err(ApiError::NoJob(name)),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// What a write did.
@@ -267,7 +293,7 @@ fn mismatch(reply: &Reply) -> ApiError {
 }
 
 fn json<T: Serialize>(layout: Layout, status: StatusCode, value: &T) -> Response {
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(ANSWER_LEN);
     let written = match layout {
         Layout::Compact => serde_json::to_writer(&mut bytes, value),
         Layout::Pretty => {

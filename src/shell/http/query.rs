@@ -60,6 +60,12 @@ impl Page {
         let end = self.end.unwrap_or(len).min(len);
         self.start.min(end)..end
     }
+
+    /// How many items are left out at the start, and how many at most are wanted after these.
+    pub(super) fn window(self, most: usize) -> (usize, usize) {
+        let len = self.end.map_or(most, |end| end.saturating_sub(self.start));
+        (self.start, len.min(most))
+    }
 }
 
 impl<S: Sync> FromRequestParts<S> for Params {
@@ -197,6 +203,16 @@ mod tests {
         assert_eq!(page(&[("_end", "0")]), 0..0);
         let huge = "9".repeat(40);
         assert_eq!(page(&[("_start", huge.as_str()), ("_end", huge.as_str())]), 5..5);
+    }
+
+    #[test]
+    fn a_window_is_never_longer_than_it_may_be() {
+        let window = |pairs: &[(&str, &str)]| params(pairs).page().unwrap().window(5);
+        assert_eq!(window(&[]), (0, 5));
+        assert_eq!(window(&[("_start", "7")]), (7, 5));
+        assert_eq!(window(&[("_start", "1"), ("_end", "3")]), (1, 2));
+        assert_eq!(window(&[("_start", "1"), ("_end", "9")]), (1, 5));
+        assert_eq!(window(&[("_start", "3"), ("_end", "3")]), (3, 0));
     }
 
     #[test]

@@ -12,6 +12,9 @@ use tokio::net::{TcpListener, TcpStream};
 use super::*;
 use crate::id::{ExecutionId, LogIndex, NodeId, Term};
 use crate::jobs::command::{Claim, Command, Plan, Stamped, Timing};
+use crate::jobs::history::change::{Limits, Query, Select};
+use crate::jobs::history::memory_backend::MemoryBackend;
+use crate::jobs::history::store::Store;
 use crate::jobs::job::{Outcome, RunResult, Target, Trigger};
 use crate::jobs::state::State as Jobs;
 use crate::node::request::{Member, MemberStatus, NodeStatus, RaftRole};
@@ -23,6 +26,7 @@ struct Fake(Arc<Mutex<FakeNode>>);
 
 struct FakeNode {
     jobs: Jobs,
+    history: Store,
     index: u64,
     mood: Mood,
     asked: Vec<Request>,
@@ -75,6 +79,11 @@ impl Fake {
 }
 
 impl FakeNode {
+    fn new() -> Self {
+        let history = Store::open(MemoryBackend::new(), Limits::default()).unwrap();
+        Self { jobs: Jobs::default(), history, index: 0, mood: Mood::Works, asked: Vec::new() }
+    }
+
     fn answer(&mut self, request: Request) -> Option<Reply> {
         self.asked.push(request.clone());
         match &mut self.mood {
@@ -94,10 +103,20 @@ impl FakeNode {
                 applied: Some(LogIndex(self.index)),
                 leader: Some(node_name()),
             })),
+            Request::Executions { job, select, .. } => self.executions(job, select),
             Request::Members => Reply::Members(vec![member()]),
             Request::Status => Reply::Status(Box::new(self.status())),
             Request::Leave => Reply::Left,
         })
+    }
+
+    fn executions(&self, job: JobName, select: Select) -> Reply {
+        let Some(stored) = self.jobs.job(&job) else {
+            return Reply::Failed(RequestError::JobNotFound(job));
+        };
+        let open = self.jobs.open_of(stored).cloned().collect();
+        let page = self.history.page(&Query { job, open, select }).unwrap();
+        Reply::Executions(Box::new(page))
     }
 
     fn write(&mut self, write: Write) -> Applied {
@@ -125,7 +144,11 @@ impl FakeNode {
     fn apply(&mut self, command: Command) -> Applied {
         self.index += 1;
         let entry = Stamped { stamp: self.stamp(), id: None, command };
-        self.jobs.apply(LogIndex(self.index), &entry)
+        let index = LogIndex(self.index);
+        let (applied, changes) = self.jobs.apply(index, &entry);
+        let changes: Vec<_> = changes.into_iter().map(|change| (index, change)).collect();
+        self.history.apply(index, &changes).unwrap();
+        applied
     }
 
     fn stamp(&self) -> Wall {
@@ -147,7 +170,9 @@ impl FakeNode {
             committed: Some(LogIndex(self.index)),
             voters: vec![node_name()],
             running: 0,
+            disk_full: None,
             waiting_for: (!leads).then(|| "3 servers, know 1".to_owned()),
+            in_doubt: None,
         }
     }
 }
@@ -165,6 +190,7 @@ fn member() -> Member {
         tags: BTreeMap::from([("dc".to_owned(), "dc1".to_owned())]),
         status: MemberStatus::Alive,
         raft: RaftRole::Leader,
+        disk_full: false,
     }
 }
 
@@ -213,9 +239,7 @@ impl Bench {
     async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let node =
-            FakeNode { jobs: Jobs::default(), index: 0, mood: Mood::Works, asked: Vec::new() };
-        let fake = Fake(Arc::new(Mutex::new(node)));
+        let fake = Fake(Arc::new(Mutex::new(FakeNode::new())));
         let router = router(fake.clone(), HttpConfig::new(node_name()));
         tokio::spawn(serve(listener, router, pending()));
         let redirect = reqwest::redirect::Policy::none();
@@ -618,8 +642,11 @@ async fn what_the_node_refuses_keeps_its_reason() {
     for (error, status, code) in [
         (RequestError::NoLeader("x".to_owned()), 503, "no_leader"),
         (RequestError::Unknown, 503, "outcome_unknown"),
+        (RequestError::UnknownDiskFull("x".to_owned()), 503, "outcome_unknown"),
+        (RequestError::DiskFull("x".to_owned()), 507, "disk_full"),
         (RequestError::Busy(9), 503, "busy"),
         (RequestError::Stopping, 503, "stopping"),
+        (RequestError::HistoryUnavailable("slow".to_owned()), 503, "history_unavailable"),
         (RequestError::Invalid("no".to_owned()), 400, "invalid_request"),
         (RequestError::NotServer, 421, "not_server"),
     ] {
@@ -674,8 +701,8 @@ async fn a_connection_that_stays_silent_is_closed() {
 async fn a_shutdown_does_not_wait_for_ever() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
-    let node = FakeNode { jobs: Jobs::default(), index: 0, mood: Mood::Works, asked: vec![] };
-    let router = router(Fake(Arc::new(Mutex::new(node))), HttpConfig::new(node_name()));
+    let fake = Fake(Arc::new(Mutex::new(FakeNode::new())));
+    let router = router(fake, HttpConfig::new(node_name()));
     let (stop, stopped) = oneshot::channel::<()>();
     let server = tokio::spawn(serve(listener, router, async { stopped.await.unwrap() }));
     let mut stream = TcpStream::connect(addr).await.unwrap();
@@ -708,7 +735,14 @@ async fn a_stale_read_is_asked_for_and_says_so() {
         let stale = bench.get(&format!("{path}?stale")).await;
         assert_eq!(stale.header("x-cronclave-stale"), "true", "{path}");
         let asked = bench.fake.lock().asked.last().cloned();
-        assert_eq!(asked, Some(Request::Read(Consistency::Stale)));
+        let consistency = match asked {
+            Some(Request::Read(consistency) | Request::Executions { consistency, .. }) => {
+                Some(consistency)
+            }
+            Some(Request::Write(_) | Request::Members | Request::Status | Request::Leave)
+            | None => None,
+        };
+        assert_eq!(consistency, Some(Consistency::Stale), "{path}");
     }
 }
 
