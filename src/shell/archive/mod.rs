@@ -11,8 +11,9 @@
 //! written, and when somebody asks for it; the log keeps the rest.
 //!
 //! A disk without room does not end the node. The thread looks for room before it writes, holds the
-//! changes until there is some, and meanwhile answers reads with the reason. The node hands out only
-//! so much that is not carried out, and stops making more.
+//! changes until there is some, and meanwhile answers reads with the reason; where the room that it
+//! found is gone when the database writes, it waits. The node hands out only so much that is not
+//! carried out, and stops making more.
 //!
 //! **Invariants**
 //! - A page shows every change that was handed over before it was asked for.
@@ -20,6 +21,7 @@
 //!   ends.
 
 mod look;
+mod patient;
 mod queue;
 mod space;
 mod thread;
@@ -39,6 +41,7 @@ use bytes::Bytes;
 use redb::backends::FileBackend;
 
 pub use self::look::{Depth, Look, look};
+use self::patient::{Patience, PatientFile};
 pub use self::queue::{ArchiveStopped, READS_MAX};
 use self::queue::{Command, Queue};
 pub use self::space::{RESERVE_LEN, Room, Space};
@@ -122,9 +125,11 @@ pub fn open(data_dir: &Path, limits: Limits) -> Result<(Store, Space), ArchiveEr
     let path = dir.join(HISTORY_FILE);
     let file = create(data_dir, &dir, &path).map_err(ArchiveError::Io)?;
     // The database unwinds on some damage. On a thread of its own that is an error like others.
+    let patience = Patience::default();
+    let space = Space::of_file(path.clone(), patience.clone());
     let opening = Builder::new().name("cronclave-archive".into()).spawn(move || {
         let backend = FileBackend::new(file).map_err(redb::Error::from)?;
-        Store::open(backend, limits)
+        Store::open(PatientFile::new(backend, patience), limits)
     });
     let opened = opening.map_err(ArchiveError::Io)?.join();
     let damaged = |reason| ArchiveError::Damaged { path: path.clone(), reason };
@@ -140,7 +145,7 @@ pub fn open(data_dir: &Path, limits: Limits) -> Result<(Store, Space), ArchiveEr
         }
         Err(_panic) => return Err(damaged("the database cannot go on with it".into())),
     };
-    Ok((store, Space::of_file(path)))
+    Ok((store, space))
 }
 
 /// The file of the history, made with its directory if there is none.
@@ -171,6 +176,7 @@ fn at(path: &Path, error: io::Error) -> io::Error {
 #[derive(Debug)]
 pub struct Archive {
     queue: Arc<Queue>,
+    patience: Patience,
     thread: JoinHandle<()>,
 }
 
@@ -186,9 +192,11 @@ impl Archive {
         report: Box<dyn Fn(ArchiveEvent) + Send>,
     ) -> io::Result<Self> {
         let queue = Arc::new(Queue::default());
+        let patience = space.patience();
+        patience.begin();
         let worker = Worker::new(store, space, Arc::clone(&queue), report);
         let thread = Builder::new().name("cronclave-archive".into()).spawn(|| worker.run())?;
-        Ok(Self { queue, thread })
+        Ok(Self { queue, patience, thread })
     }
 
     /// Hands over what the entries up to `upto` do to the history. Answered by
@@ -222,6 +230,7 @@ impl Archive {
     /// Changes that find no room on the disk are left to the log.
     pub fn stop(self) {
         self.queue.close();
+        self.patience.end();
         if self.thread.join().is_err() {
             tracing::error!("the thread of the archive has unwound, as it has reported");
         }
