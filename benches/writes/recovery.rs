@@ -65,7 +65,7 @@ fn fill(data: &Path, name: &NodeName) -> u64 {
     let (_, term, body) = recovered.entries.last().expect("a job was stored");
     let (term, mut entry) = (*term, decode::<Entry>("log entry", body).expect("it is an entry"));
     let (done, completions) = mpsc::channel();
-    let done = Box::new(move |completion| done.send(completion).expect("this bench listens"));
+    let done = Box::new(move |event| done.send(event).expect("this bench listens"));
     let disk = Disk::start(files, done).expect("the system gives a thread");
     let entries = Entries::new();
     let (mut len, mut number) = (0, 0);

@@ -232,6 +232,11 @@ impl LogWriter {
         self.owner.cluster = Some(cluster);
     }
 
+    /// How large the parts of the log get.
+    pub fn limits(&self) -> LogLimits {
+        self.limits
+    }
+
     /// The index that the next entry has to have; `None` if it may have any.
     pub fn next_index(&self) -> Option<LogIndex> {
         self.ledger.span.map(|span| LogIndex(span.next))
@@ -305,8 +310,8 @@ impl LogWriter {
     /// doubt, if there is a new one. With `anew`, the segment of that number has no whole head, and
     /// is begun again.
     fn begin_life(&mut self, doubt: Option<Doubt>, anew: Option<SegmentNumber>) -> Vec<Step> {
-        // If the last recovery was broken off, part of its mark may stand where this one's comes. One
-        // that doubts must not complete the mark of one that had no doubt, and leave out its own.
+        // If the last recovery was broken off, part of its mark may stand where this one's comes.
+        // One with a doubt must not complete the mark of one without, and leave its doubt out.
         let lives = if doubt.is_some() { 2 } else { 1 };
         self.life = Life(self.life.0.saturating_add(lives));
         let mut plan = Plan::default();

@@ -143,6 +143,7 @@ pub struct DataDir {
     path: PathBuf,
     lock: Arc<File>,
     node: NodeFacts,
+    log_limits: LogLimits,
 }
 
 /// What `node.json` says.
@@ -219,7 +220,13 @@ impl DataDir {
             files::create_dir(&dir).map_err(DataDirError::Io)?;
             files::remove_temporary(&dir).map_err(DataDirError::Io)?;
         }
-        Ok(Self { path: path.to_owned(), lock, node })
+        Ok(Self { path: path.to_owned(), lock, node, log_limits: LogLimits::default() })
+    }
+
+    /// Has the parts of the log get as large as `limits` say, from the next recovery on.
+    pub fn with_log_limits(mut self, limits: LogLimits) -> Self {
+        self.log_limits = limits;
+        self
     }
 
     /// Reads the log and the newest snapshot, and repairs what a crash left half written. To be

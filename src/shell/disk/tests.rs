@@ -27,7 +27,7 @@ fn recover(dir: &DataDir) -> (Recovered, LogFiles) {
 }
 
 fn start(dir: &DataDir) -> (Recovered, Disk, Receiver<Completion>) {
-    let (recovered, files) = recover(dir);
+    let (recovered, files) = dir.recover().unwrap();
     let (sender, receiver) = channel();
     let tell = Box::new(move |event| match event {
         DiskEvent::Written(completion) => sender.send(completion).unwrap(),
@@ -101,7 +101,7 @@ fn a_second_user_is_refused_and_told_the_process() {
     assert_eq!(error.exit_class(), ExitClass::Environment);
     let text = error.to_string();
     assert!(text.ends_with(&format!("in use by process {}", std::process::id())), "{text}");
-    let (_, files) = recover(&dir);
+    let (_, files) = dir.recover().unwrap();
     drop(dir);
     assert!(DataDir::open(parent.path(), &name("alpha")).is_err(), "the files hold the lock too");
     drop(files);
@@ -192,7 +192,7 @@ fn groups_that_wait_are_completed_in_order() {
         completion.result.unwrap();
     }
     disk.stop();
-    let (recovered, _files) = recover(&dir);
+    let (recovered, _files) = dir.recover().unwrap();
     assert_eq!(recovered.entries.len(), 30);
 }
 
@@ -221,17 +221,17 @@ fn a_torn_end_is_cut_and_rot_before_it_is_refused() {
     disk.stop();
     let (segment, end) = last_segment(&dir);
     overwrite(&segment, end - 8, b"half a rec");
-    let (recovered, files) = recover(&dir);
+    let (recovered, files) = dir.recover().unwrap();
     assert_eq!(recovered.entries.len(), 2);
     assert_eq!(recovered.doubt.unwrap().next, LogIndex(2));
     drop(files);
-    let (recovered, files) = recover(&dir);
+    let (recovered, files) = dir.recover().unwrap();
     assert_eq!((recovered.entries.len(), recovered.doubt.unwrap().len), (2, 10));
     drop(files);
 
     let whole = fs::read(&segment).unwrap();
     overwrite(&segment, end / 2, &[whole[end / 2] ^ 1]);
-    let error = dir.recover(LogLimits::default()).unwrap_err();
+    let error = dir.recover().unwrap_err();
     assert_eq!(error.exit_class(), ExitClass::Damaged);
     assert!(error.to_string().contains("log segment 1 is damaged at byte"), "{error}");
 }
@@ -264,17 +264,19 @@ fn segments_are_made_ahead_of_time_and_used_again() {
     assert_eq!(most, 2);
     assert!(count(&dir, "log") < 6);
     drop(files);
-    let (recovered, files) = dir.recover(LogLimits { spare_segments: 1, ..limits }).unwrap();
+    let snapshots = Fixture::start(&dir);
+    snapshots.build(1_990);
+    let dir = dir.with_log_limits(LogLimits { spare_segments: 1, ..limits });
+    let (recovered, _files) = dir.recover().unwrap();
     assert_eq!(recovered.entries.last().unwrap().0, LogIndex(1_999));
     assert_eq!(count(&dir, "spare"), 1);
-    drop(files);
 }
 
 #[test]
 fn a_segment_is_as_long_as_it_will_get_from_the_start() {
     let parent = TempDir::new().unwrap();
     let dir = DataDir::open(parent.path(), &name("alpha")).unwrap();
-    let (_, mut files) = recover(&dir);
+    let (_, mut files) = dir.recover().unwrap();
     files.write(&[entry(0)]).unwrap();
     let (segment, _) = last_segment(&dir);
     let before = fs::metadata(&segment).unwrap().len();

@@ -87,7 +87,7 @@ impl Disk {
             receiver,
             tell,
             stopping: Arc::clone(&stopping),
-            waiting: VecDeque::new(),
+            waiting: None,
             failed: None,
             space: Space::Free,
         };
@@ -135,8 +135,8 @@ struct Writer {
     tell: Box<dyn Fn(DiskEvent) + Send>,
     /// Whether nobody waits any more for space on a full disk.
     stopping: Arc<AtomicBool>,
-    /// Groups that came while another one was gathered.
-    waiting: VecDeque<Group>,
+    /// The group that came last.
+    waiting: Option<Group>,
     /// Why the log could not be sealed, which the next write will hear.
     failed: Option<io::Error>,
     space: Space,
@@ -176,7 +176,7 @@ impl Writer {
     /// come.
     fn receive(&mut self) -> Option<Group> {
         loop {
-            if let Some(group) = self.waiting.pop_front() {
+            if let Some(group) = self.waiting.take() {
                 return Some(group);
             }
             let order = match self.receiver.try_recv() {
@@ -208,7 +208,7 @@ impl Writer {
 
     fn take(&mut self, order: Order) {
         match order {
-            Order::Write(group) => self.waiting.push_back(group),
+            Order::Write(group) => self.waiting = Some(group),
             Order::Cluster(cluster) => self.files.set_cluster(cluster),
         }
     }
@@ -223,10 +223,6 @@ impl Writer {
 
     /// Adds to `first` what waits.
     fn gather(&mut self, first: Group) -> Vec<Group> {
-        while self.waiting.len() < WAITING_MAX {
-            let Ok(order) = self.receiver.try_recv() else { break };
-            self.take(order);
-        }
         let mut groups = vec![first];
         groups.extend(self.waiting.drain(..));
         groups
