@@ -8,12 +8,13 @@ use std::path::Path;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use cronclave::codec::log::LogLimits;
 use cronclave::codec::record::Record;
 use cronclave::codec::{decode, encode};
 use cronclave::consensus::{Entry, Payload};
 use cronclave::id::{LogIndex, NodeName, Term, WriteId};
 use cronclave::jobs::command::Stamped;
-use cronclave::shell::disk::{DataDir, Disk};
+use cronclave::shell::disk::{DataDir, Disk, DiskEvent};
 
 use super::apply::Entries;
 use super::cluster::{Cluster, poll};
@@ -60,11 +61,11 @@ pub(crate) fn measure() {
 /// Writes entries behind those in `data` until the log is long enough; how many there are.
 fn fill(data: &Path, name: &NodeName) -> u64 {
     let dir = DataDir::open(data, name).expect("the server is gone");
-    let (recovered, files) = dir.recover().expect("the log is whole");
+    let (recovered, files) = dir.recover(LogLimits::default()).expect("the log is whole");
     let (_, term, body) = recovered.entries.last().expect("a job was stored");
     let (term, mut entry) = (*term, decode::<Entry>("log entry", body).expect("it is an entry"));
     let (done, completions) = mpsc::channel();
-    let done = Box::new(move |completion| done.send(completion).expect("this bench listens"));
+    let done = Box::new(move |event| done.send(event).expect("this bench listens"));
     let disk = Disk::start(files, done).expect("the system gives a thread");
     let entries = Entries::new();
     let (mut len, mut number) = (0, 0);
@@ -80,7 +81,8 @@ fn fill(data: &Path, name: &NodeName) -> u64 {
         }
         disk.submit(WriteId(number), group).expect("one write waits at a time");
         let completion = completions.recv().expect("the disk's thread lives");
-        completion.result.expect("the disk works");
+        let DiskEvent::Written(written) = completion else { panic!("the disk is full") };
+        written.result.expect("the disk works");
     }
     disk.stop();
     number

@@ -126,7 +126,7 @@ impl Bench {
 
     /// The process dies, and starts again on what is durable.
     fn restart(&mut self) {
-        self.disk.crash(|_| 0);
+        self.disk.crash(|_| 0..0);
         self.snapshots.crash();
         self.tasks.clear();
         self.disk.set_snapshot(self.snapshots.newest());

@@ -126,7 +126,9 @@ fn line_of(listed: &Listed<'_>, range: Option<Range>, form: Form) -> Option<Stri
             Record::Settled => ("settled", None, None, String::new()),
         },
         Seen::Span { start, next } => ("span", Some(start.0), None, format!("next {next}")),
-        Seen::Mark { synced } => ("mark", None, None, format!("synced {synced}")),
+        Seen::Mark { synced, life } => {
+            ("mark", None, None, format!("synced {synced}, life {life}"))
+        }
     };
     if let Some(range) = range {
         let is_in = kind == "entry" && index.is_some_and(|i| (range.from..=range.to).contains(&i));
@@ -221,7 +223,8 @@ fn tables(inspection: &Inspection) -> String {
     let number = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), |n| n.to_string());
     let mut text = String::new();
     if !inspection.segments.is_empty() {
-        let head = ["SEGMENT", "FILE", "USED", "FIRST", "LAST", "TERMS", "VOTES", "SEALED", "END"];
+        let head =
+            ["SEGMENT", "FILE", "USED", "FIRST", "LAST", "TERMS", "VOTES", "SEALED", "LIFE", "END"];
         let mut rows = vec![head.map(String::from).to_vec()];
         for segment in &inspection.segments {
             let span = |first: Option<u64>, last: Option<u64>| match (first, last) {
@@ -242,6 +245,7 @@ fn tables(inspection: &Inspection) -> String {
                 span(segment.term_first, segment.term_last),
                 segment.votes.to_string(),
                 segment.sealed.to_string(),
+                segment.life.to_string(),
                 end,
             ]);
         }

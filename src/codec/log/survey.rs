@@ -6,10 +6,10 @@
 
 use bytes::Bytes;
 
-use super::format::{self, Frame, HEADER_LEN, Header, HeaderFault};
+use super::format::{self, Frame, HEADER_LEN, Header, HeaderFault, Next};
 use super::{DamageReason, SegmentNumber};
 use crate::codec::record::Record;
-use crate::id::{LogIndex, NodeId, Term};
+use crate::id::{ClusterId, LogIndex, NodeId, Term};
 
 /// The version of the log's format that this program writes.
 pub const LOG_FORMAT: u32 = format::FORMAT;
@@ -18,7 +18,7 @@ pub const LOG_FORMAT: u32 = format::FORMAT;
 pub fn newer_format(start: &[u8]) -> Option<u32> {
     match Header::decode(start) {
         Err(HeaderFault::Newer(version)) => Some(version),
-        Err(HeaderFault::Torn) | Ok(_) => None,
+        Err(HeaderFault::Blank | HeaderFault::Torn) | Ok(_) => None,
     }
 }
 
@@ -47,6 +47,8 @@ pub struct SegmentSurvey {
     pub votes: u64,
     /// Everything below this offset was known to be on the disk, by a mark in it.
     pub sealed: u64,
+    /// The last life of the log that wrote to it; 0 if none did.
+    pub life: u32,
     /// The index of the next entry when it began; `None` if there was none yet.
     pub begins: Option<LogIndex>,
     /// Whether it continues the segment before; `None` if there is none to compare with.
@@ -60,8 +62,12 @@ pub struct SegmentSurvey {
 pub struct SegmentHeader {
     /// The node that wrote it.
     pub node: NodeId,
-    /// Its number. A file with another name is a spare, or misplaced.
+    /// The cluster of that node, if it was known then.
+    pub cluster: Option<ClusterId>,
+    /// Its number. A file with another name was not begun again, or is misplaced.
     pub number: SegmentNumber,
+    /// The life of the log in which it began.
+    pub life: u32,
 }
 
 /// How a segment ends.
@@ -96,6 +102,8 @@ pub enum Seen {
     Mark {
         /// Everything below this offset was on the disk when it was written.
         synced: u64,
+        /// The life of the log that wrote it.
+        life: u32,
     },
 }
 
@@ -119,6 +127,7 @@ pub fn survey_segment(
         entries: 0,
         votes: 0,
         sealed: 0,
+        life: 0,
         begins: None,
         is_chained: None,
         chain: 0,
@@ -128,14 +137,19 @@ pub fn survey_segment(
         Ok(read) => read,
         Err(fault) => {
             survey.end = match fault {
-                HeaderFault::Torn if bytes.is_empty() => SegmentEnd::NeverBegun,
+                HeaderFault::Blank => SegmentEnd::NeverBegun,
                 HeaderFault::Torn => broken(0, DamageReason::Header),
                 HeaderFault::Newer(version) => broken(8, DamageReason::NewerFormat(version)),
             };
             return survey;
         }
     };
-    survey.header = Some(SegmentHeader { node: header.node, number: header.number });
+    survey.header = Some(SegmentHeader {
+        node: header.owner.node,
+        cluster: header.owner.cluster,
+        number: header.number,
+        life: header.life.0,
+    });
     if header.number != number {
         survey.end = match header.number < number {
             true => SegmentEnd::NeverBegun,
@@ -147,14 +161,17 @@ pub fn survey_segment(
     let mut offset = HEADER_LEN;
     loop {
         (survey.used, survey.chain) = (offset_of(offset), chain);
-        if offset == bytes.len() {
-            return survey;
-        }
-        let Some((body, new, next)) = format::next_frame(bytes, offset, chain) else {
-            survey.end = broken(offset_of(offset), DamageReason::Checksum);
-            return survey;
+        let (body, next) = match format::next_frame(bytes, offset, chain) {
+            Next::Frame { body, chain: new, next } => {
+                chain = new;
+                (body, next)
+            }
+            Next::End => return survey,
+            Next::Torn => {
+                survey.end = broken(offset_of(offset), DamageReason::Checksum);
+                return survey;
+            }
         };
-        chain = new;
         let seen = format::decode_body(&body).map(seen);
         let Some(seen) = seen else {
             survey.end = broken(offset_of(offset), DamageReason::Unreadable);
@@ -193,7 +210,10 @@ impl SegmentSurvey {
                 | Record::Settled,
             ) => {}
             Seen::Span { next, .. } => self.begins = Some(*next),
-            Seen::Mark { synced } => self.sealed = self.sealed.max(*synced),
+            Seen::Mark { synced, life } => {
+                self.sealed = self.sealed.max(*synced);
+                self.life = self.life.max(*life);
+            }
         }
     }
 }
@@ -202,7 +222,7 @@ fn seen(frame: Frame) -> Seen {
     match frame {
         Frame::Record(record) => Seen::Record(record),
         Frame::Span(span) => Seen::Span { start: LogIndex(span.start), next: LogIndex(span.next) },
-        Frame::Mark { synced } => Seen::Mark { synced },
+        Frame::Mark(mark) => Seen::Mark { synced: mark.synced, life: mark.life.0 },
     }
 }
 

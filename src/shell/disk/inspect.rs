@@ -15,9 +15,9 @@ use super::data_dir::{
 };
 use super::files::SEGMENT;
 use super::snapshot_files::{self, SNAPSHOT};
-use super::{files, moves, offline, versions};
+use super::{files, log_files, moves, offline, versions};
 use crate::codec::log::{
-    DamageReason, LOG_FORMAT, Seen, SegmentEnd, SegmentNumber, SegmentSurvey, survey_segment,
+    DamageReason, LOG_FORMAT, Owner, Seen, SegmentEnd, SegmentNumber, SegmentSurvey, survey_segment,
 };
 use crate::codec::record::Recovered;
 use crate::codec::snapshot;
@@ -140,6 +140,8 @@ pub struct SegmentView {
     pub votes: u64,
     /// Everything below this offset was known to be on the disk.
     pub sealed: u64,
+    /// The last life of the log that wrote to it; 0 if none did.
+    pub life: u32,
     /// Whether it continues the segment before.
     pub chained: Option<bool>,
     /// How it ends: `clean`, `unused`, or `broken`.
@@ -327,7 +329,11 @@ impl Inspection {
         node: Option<&data_dir::NodeFacts>,
     ) -> Result<(), DataDirError> {
         let log = path.join(LOG_DIR);
-        let recovery = offline::recover_in(path, id).map_err(DataDirError::Io)?;
+        let recovery = offline::recover_in(
+            path,
+            Owner { node: id, cluster: node.and_then(|node| node.cluster) },
+        )
+        .map_err(DataDirError::Io)?;
         match recovery {
             Ok(recovery) => {
                 let file = |segment: SegmentNumber| files::file_path(&log, segment.0, SEGMENT);
@@ -487,7 +493,7 @@ fn read_segments(
     let mut segments: Segments = Vec::new();
     for (number, file) in list(dir, SEGMENT).map_err(io)? {
         let number = SegmentNumber(number);
-        let bytes = files::read(&file).map_err(io)?;
+        let bytes = log_files::read_segment(dir, number).map_err(io)?;
         let last = segments.last().filter(|(_, last)| last.number.next() == number);
         let before = last.map(|(_, last)| last.chain);
         let survey = survey_segment(number, &bytes, before, |offset, len, seen| {
@@ -561,6 +567,7 @@ fn view_of_segment(path: &Path, survey: &SegmentSurvey) -> io::Result<SegmentVie
         entries: survey.entries,
         votes: survey.votes,
         sealed: survey.sealed,
+        life: survey.life,
         chained: survey.is_chained,
         end: match survey.end {
             SegmentEnd::Clean => "clean",
