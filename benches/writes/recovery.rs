@@ -12,7 +12,7 @@ use cronclave::codec::record::Record;
 use cronclave::codec::{decode, encode};
 use cronclave::consensus::{Entry, Payload};
 use cronclave::id::{LogIndex, NodeName, Term, WriteId};
-use cronclave::shell::disk::{DataDir, Disk};
+use cronclave::shell::disk::{DataDir, Disk, DiskEvent};
 
 use super::cluster::{Cluster, wait};
 use super::{apply, load, sample};
@@ -59,7 +59,7 @@ fn fill(data: &Path, name: &NodeName) -> u64 {
     let (_, term, body) = recovered.entries.last().expect("a job was stored");
     let (term, mut entry) = (*term, decode::<Entry>("log entry", body).expect("it is an entry"));
     let (done, completions) = mpsc::channel();
-    let done = Box::new(move |completion| done.send(completion).expect("this bench listens"));
+    let done = Box::new(move |event| done.send(event).expect("this bench listens"));
     let disk = Disk::start(files, done).expect("the system gives a thread");
     let (mut len, mut number) = (0, 0);
     while len < LOG_LEN {
@@ -73,8 +73,11 @@ fn fill(data: &Path, name: &NodeName) -> u64 {
             group.push(record);
         }
         disk.submit(WriteId(number), group).expect("one write waits at a time");
-        let completion = completions.recv().expect("the disk's thread lives");
-        completion.result.expect("the disk works");
+        match completions.recv().expect("the disk's thread lives") {
+            DiskEvent::Written(completion) => completion.result.expect("the disk works"),
+            DiskEvent::Full { reason } => panic!("the disk is full: {reason}"),
+            DiskEvent::Free => {}
+        }
     }
     disk.stop();
     number

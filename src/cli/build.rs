@@ -14,6 +14,7 @@ use chrono_tz::{TZ_VARIANTS, Tz};
 use crate::cli::addr::{self, Interface};
 use crate::cli::keys::{self, KEYS, Key, Standing};
 use crate::cli::sources::{Found, Origin, Raw, Settings, split_list, without_secrets};
+use crate::codec::log::LogLimits;
 use crate::consensus::LogBounds;
 use crate::id::NodeName;
 use crate::jobs::history::change::Limits;
@@ -29,6 +30,10 @@ pub const BOOTSTRAP_EXPECT_MAX: u32 = 31;
 pub const JOIN_COUNT_MAX: usize = 256;
 /// The most rounds of `retry-join` that may be asked for; more is "for ever", which is 0.
 const RETRY_MAX_MAX: u32 = 1_000_000_000;
+/// The shortest segment of the log, in bytes: room for some hundred records.
+const SEGMENT_LEN_MIN: u64 = 64 << 10;
+/// The longest: recovery holds one in memory.
+const SEGMENT_LEN_MAX: u64 = 1 << 30;
 /// The least log after which a snapshot is taken, in bytes: a snapshot costs some syncs.
 const SNAPSHOT_AFTER_MIN: u64 = 16 << 10;
 /// The most that any part of the log may have, in bytes.
@@ -114,6 +119,7 @@ pub(crate) fn build(
         tags,
         profile,
         raft_multiplier: of.number("raft-multiplier", 1, 10)?,
+        log_limits: log_limits(&of)?,
         log_bounds: log_bounds(&of)?,
         timezone: timezone(&of)?,
         drain_timeout: of.duration("drain-timeout", Duration::ZERO)?,
@@ -134,6 +140,12 @@ fn retry_max(of: &Of<'_>) -> Result<Option<String>, ExitError> {
     let rounds: u32 = of.number("retry-max", 0, RETRY_MAX_MAX)?;
     let text = || format!("retry-max {rounds} is ignored: a node never gives up joining");
     Ok((rounds > 0).then(text))
+}
+
+/// How large the parts of the log get.
+fn log_limits(of: &Of<'_>) -> Result<LogLimits, ExitError> {
+    let segment_len = of.size("log-segment-size", SEGMENT_LEN_MIN, SEGMENT_LEN_MAX)?;
+    Ok(LogLimits { segment_len, ..LogLimits::default() })
 }
 
 /// How large the log gets before and after a snapshot.

@@ -119,7 +119,7 @@ impl Bench {
 
     /// The process dies, and starts again on what is durable.
     fn restart(&mut self) {
-        self.disk.crash(|_| 0);
+        self.disk.crash(|_| 0..0);
         let recovered = self.disk.recover().unwrap();
         let boot = self.node.config.boot.0 + 1;
         self.node = Node::boot(config(boot), boot, &recovered, self.now).unwrap();

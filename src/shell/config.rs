@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use chrono_tz::Tz;
 
+use crate::codec::log::LogLimits;
 use crate::consensus::LogBounds;
 use crate::id::NodeName;
 use crate::jobs::history::change::Limits;
@@ -64,6 +65,8 @@ pub struct AgentConfig {
     pub profile: GossipProfile,
     /// Multiplies every time of Raft, 1 to 10.
     pub raft_multiplier: u8,
+    /// How large the parts of the log get.
+    pub log_limits: LogLimits,
     /// How large the log gets before and after a snapshot.
     pub log_bounds: LogBounds,
     /// The time zone that a cluster gets when this node founds it.

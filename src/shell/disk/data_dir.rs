@@ -9,11 +9,14 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::files::{self, LogFiles, TEMPORARY};
+use super::files::{self, TEMPORARY};
+use super::log_files::{self, LogFiles};
 use super::moves::{self, Moves};
 use super::replaced;
 use super::snapshot_files::{self, Blocks, Damaged, SnapshotFiles};
-use crate::codec::log::{DamageReason, LogDamage, Recovery, recover};
+use crate::codec::log::{
+    DamageReason, LogDamage, LogLimits, Owner, RecoverError, Recovery, recover,
+};
 use crate::codec::record::{Recovered, Snapshot};
 use crate::codec::snapshot::{Origin, SnapshotDamage, SnapshotFile};
 use crate::id::{Boot, ClusterId, Incarnation, NodeId, NodeName};
@@ -137,6 +140,7 @@ pub struct DataDir {
     path: PathBuf,
     lock: Arc<File>,
     node: NodeFacts,
+    log_limits: LogLimits,
 }
 
 /// What `node.json` says.
@@ -213,7 +217,13 @@ impl DataDir {
             files::create_dir(&dir).map_err(DataDirError::Io)?;
             files::remove_temporary(&dir).map_err(DataDirError::Io)?;
         }
-        Ok(Self { path: path.to_owned(), lock, node })
+        Ok(Self { path: path.to_owned(), lock, node, log_limits: LogLimits::default() })
+    }
+
+    /// Has the parts of the log get as large as `limits` say, from the next recovery on.
+    pub fn with_log_limits(mut self, limits: LogLimits) -> Self {
+        self.log_limits = limits;
+        self
     }
 
     /// Reads the log and the newest snapshot, and repairs what a crash left half written. To be
@@ -224,10 +234,15 @@ impl DataDir {
     /// or if it cannot be read or repaired.
     pub fn recover(&self) -> Result<(Recovered, LogFiles), DataDirError> {
         let (log_dir, snapshot_dir) = (self.path.join(LOG_DIR), self.path.join(SNAPSHOT_DIR));
-        let segments = files::read_segments(&log_dir).map_err(DataDirError::Io)?;
+        let segments = log_files::segment_numbers(&log_dir).map_err(DataDirError::Io)?;
         let snapshot = self.newest_snapshot(&snapshot_dir)?;
-        let recovery = recover(self.node.id, &segments, snapshot);
-        let recovery = recovery.map_err(|damage| self.log_error(damage))?;
+        let owner = Owner { node: self.node.id, cluster: self.node.cluster };
+        let load = |segment| log_files::read_segment(&log_dir, segment);
+        let recovery = recover(owner, self.log_limits, &segments, load, snapshot);
+        let recovery = recovery.map_err(|error| match error {
+            RecoverError::Load(error) => DataDirError::Io(error),
+            RecoverError::Damage(damage) => self.log_error(damage),
+        })?;
         let Recovery { recovered, writer, repairs, cut } = recovery;
         if let Some(reason) = self.node.emptied(&recovered) {
             return Err(DataDirError::Damaged { path: log_dir, reason });
@@ -238,8 +253,9 @@ impl DataDir {
             let (segment, offset, len) = (cut.segment.0, cut.offset, cut.len);
             tracing::warn!(segment, offset, len, "cut the end of the log, half written at a crash");
         }
-        let mut files = LogFiles::new(log_dir, writer, Arc::clone(&self.lock));
-        files.perform(repairs).map_err(DataDirError::Io)?;
+        let files = LogFiles::new(log_dir, writer, Arc::clone(&self.lock));
+        let mut files = files.map_err(DataDirError::Io)?;
+        files.perform(repairs).map_err(|error| DataDirError::Io(error.into()))?;
         Ok((recovered, files))
     }
 

@@ -4,17 +4,17 @@
 //! and cuts nothing. What it changes it writes beside, whole and synced, and then has it take its
 //! place by [`Moves`](super::moves::Moves); what was there before is put aside and never removed.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::data_dir::{self, DataDirError, LOG_DIR, NODE_FILE, NodeFacts, SNAPSHOT_DIR};
-use super::files::{self, LogFiles};
+use super::files;
+use super::log_files::{self, LogFiles};
 use super::moves::{self, Moves};
 use super::snapshot_files;
-use crate::codec::log::{LogDamage, LogWriter, recover};
+use crate::codec::log::{LogDamage, LogLimits, LogWriter, Owner, RecoverError, recover};
 use crate::codec::record::{Record, Recovered};
 use crate::id::{ClusterId, NodeId, NodeName};
 use crate::node::rescue::RescueError;
@@ -123,14 +123,20 @@ impl Offline {
     ) -> Result<Result<Recovered, LogDamage>, DataDirError> {
         let (log, snapshots) = (self.path.join(LOG_DIR), self.path.join(SNAPSHOT_DIR));
         let segments = match log.is_dir() {
-            true => files::read_segments(&log).map_err(DataDirError::Io)?,
-            false => BTreeMap::new(),
+            true => log_files::segment_numbers(&log).map_err(DataDirError::Io)?,
+            false => Vec::new(),
         };
         let newest = match snapshots.is_dir() {
             true => snapshot_files::newest(&snapshots).map_err(DataDirError::Io)?.0,
             false => None,
         };
-        Ok(recover(node, &segments, newest).map(|recovery| recovery.recovered))
+        let owner = Owner { node, cluster: None };
+        let load = |segment| log_files::read_segment(&log, segment);
+        match recover(owner, LogLimits::default(), &segments, load, newest) {
+            Ok(recovery) => Ok(Ok(recovery.recovered)),
+            Err(RecoverError::Damage(damage)) => Ok(Err(damage)),
+            Err(RecoverError::Load(error)) => Err(DataDirError::Io(error)),
+        }
     }
 
     /// Where the next directory that is put aside under this name goes.
@@ -183,9 +189,10 @@ impl Offline {
 
     /// A whole log in the empty directory `dir`, synced.
     fn write_log(&self, dir: &Path, node: &NodeFacts, records: Vec<Record>) -> io::Result<()> {
-        let writer = LogWriter::new(node.id);
+        let owner = Owner { node: node.id, cluster: node.cluster };
+        let writer = LogWriter::new(owner, LogLimits::default());
         let lock = Arc::clone(&self.lock);
-        let mut log = LogFiles::new(dir.to_owned(), writer, lock);
+        let mut log = LogFiles::new(dir.to_owned(), writer, lock)?;
         let (mut group, mut len) = (Vec::new(), 0);
         for record in records {
             if let Record::Entry { body, .. } = &record {
