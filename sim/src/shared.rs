@@ -8,6 +8,8 @@ use std::time::Duration;
 use cronclave::codec::memory_disk::MemoryDisk;
 use cronclave::codec::memory_snapshots::MemorySnapshots;
 use cronclave::id::RequestId;
+use cronclave::jobs::history::memory_backend::MemoryBackend;
+use cronclave::jobs::history::store::Store;
 use cronclave::node::config::NodeConfig;
 use cronclave::node::io::Event;
 use cronclave::node::request::Reply;
@@ -47,6 +49,10 @@ pub(crate) struct Machine {
     pub(crate) config: NodeConfig,
     pub(crate) disk: RefCell<MemoryDisk>,
     pub(crate) snapshots: RefCell<MemorySnapshots>,
+    /// The file of its history of executions, in the life of the node that runs or comes next.
+    pub(crate) history: RefCell<MemoryBackend>,
+    /// The store in that file, while a node runs.
+    pub(crate) store: RefCell<Option<Store>>,
     pub(crate) boots: Cell<u64>,
     /// Whether its disk takes what is written to it.
     pub(crate) room: Cell<Room>,
@@ -141,6 +147,12 @@ impl Shared {
     /// The node that runs on a machine.
     pub(crate) fn host(&self, index: usize) -> Option<Rc<Host>> {
         self.machines.get(index)?.host.borrow().clone()
+    }
+
+    pub(crate) fn count_snapshots(&self, count: impl FnOnce(&mut SnapshotCounts)) {
+        let mut counts = self.snapshots.get();
+        count(&mut counts);
+        self.snapshots.set(counts);
     }
 
     pub(crate) fn mono(&self) -> Mono {

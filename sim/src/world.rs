@@ -1,6 +1,6 @@
 //! One host: the world of its node, and the tasks that move its bytes.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, RefMut};
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::pin::pin;
@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use cronclave::codec::memory_snapshots::MemorySnapshots;
 use cronclave::codec::record::Record;
 use cronclave::codec::snapshot::History;
-use cronclave::consensus::{SnapshotDone, SnapshotTask, TaskId};
+use cronclave::consensus::{SnapshotDone, SnapshotSource, SnapshotTask, TaskId};
 use cronclave::driver::{Turn, World, turn};
 use cronclave::id::{Boot, ExecutionId, RequestId, WriteId};
 use cronclave::node::Node;
@@ -23,6 +24,7 @@ use madsim::task::{spawn_local, yield_now};
 use madsim::time::{sleep, timeout};
 use rand::RngExt;
 
+use crate::archive::{self, Archive, Task};
 use crate::exec::{Launched, record};
 use crate::links::{GOSSIP_PORT, Links, PEER_PORT, Packet, addr_of, host_of};
 use crate::mailbox::Mailbox;
@@ -67,6 +69,7 @@ pub(crate) struct Host {
     links: RefCell<Links>,
     writes: Mailbox<Write>,
     tasks: Mailbox<(TaskId, SnapshotTask)>,
+    pub(crate) archive: Archive,
     open: Open,
     request_last: Cell<u64>,
     kills: RefCell<BTreeMap<ExecutionId, Rc<Mailbox<String>>>>,
@@ -154,30 +157,35 @@ impl Host {
     async fn keep_snapshots(self: Rc<Self>) {
         loop {
             let (id, task) = self.tasks.pop().await;
-            match &task {
-                SnapshotTask::Build(_) => {
-                    spawn_local(Rc::clone(&self).build_snapshot(id, task));
-                    continue;
+            match task {
+                SnapshotTask::Build(source) => {
+                    spawn_local(Rc::clone(&self).build_snapshot(id, source));
                 }
-                SnapshotTask::Install { .. } => {
+                task @ SnapshotTask::Install { .. } => {
                     self.room().await;
                     sleep(self.shared.draw_micros(SYNC_MICROS)).await;
+                    let done = task.perform(&mut self.snapshots(), &History::default());
+                    // If the node dies now, the next life finds the history behind the snapshot.
+                    let history = self.snapshots().history();
+                    self.archive.replace(history).await;
+                    self.finish_task(id, done);
                 }
                 // What is not synced costs no time that a simulation could show.
-                SnapshotTask::Read { .. }
+                task @ (SnapshotTask::Read { .. }
                 | SnapshotTask::Close { .. }
                 | SnapshotTask::Receive { .. }
                 | SnapshotTask::Verify { .. }
-                | SnapshotTask::Discard { .. } => {}
+                | SnapshotTask::Discard { .. }) => self.perform_task(id, task),
             }
-            self.perform_task(id, task);
         }
     }
 
-    async fn build_snapshot(self: Rc<Self>, id: TaskId, task: SnapshotTask) {
+    async fn build_snapshot(self: Rc<Self>, id: TaskId, source: SnapshotSource) {
         self.room().await;
+        let history = self.archive.export(source.index).await;
         sleep(self.shared.draw_micros(SYNC_MICROS)).await;
-        self.perform_task(id, task);
+        let done = SnapshotTask::Build(source).perform(&mut self.snapshots(), &history);
+        self.finish_task(id, done);
     }
 
     fn perform_task(&self, id: TaskId, task: SnapshotTask) {
@@ -185,25 +193,31 @@ impl Host {
         let has_room = self.machine().room.get() == Room::Free;
         let done = match task {
             SnapshotTask::Receive { file, .. } if !has_room => {
-                self.machine().snapshots.borrow_mut().discard(file);
+                self.snapshots().discard(file);
                 let reason = "no space is left on a simulated disk".to_owned();
                 Some(SnapshotDone::Received(Err(reason)))
             }
-            task => task.perform(&mut self.machine().snapshots.borrow_mut(), &History::default()),
+            task => task.perform(&mut self.snapshots(), &History::default()),
         };
+        if begins && done == Some(SnapshotDone::Received(Ok(()))) {
+            self.shared.count_snapshots(|counts| counts.begun += 1);
+        }
+        self.finish_task(id, done);
+    }
+
+    fn finish_task(&self, id: TaskId, done: Option<SnapshotDone>) {
         let Some(done) = done else { return };
-        let mut counts = self.shared.snapshots.get();
-        match &done {
+        self.shared.count_snapshots(|counts| match &done {
             SnapshotDone::Built(_) => counts.built += 1,
-            SnapshotDone::Received(Ok(())) => {
-                counts.received += 1;
-                counts.begun += u64::from(begins);
-            }
+            SnapshotDone::Received(Ok(())) => counts.received += 1,
             SnapshotDone::Installed => counts.installed += 1,
             SnapshotDone::Read(_) | SnapshotDone::Received(Err(_)) | SnapshotDone::Verified(_) => {}
-        }
-        self.shared.snapshots.set(counts);
+        });
         self.inbox.push(Input::SnapshotDone { id, done });
+    }
+
+    fn snapshots(&self) -> RefMut<'_, MemorySnapshots> {
+        self.machine().snapshots.borrow_mut()
     }
 
     /// Waits while there is no space.
@@ -319,7 +333,10 @@ impl World for SimWorld {
             }
             Output::Persist { write, records } => host.writes.push(Write { write, records }),
             Output::Snapshot { id, task } => host.tasks.push((id, task)),
-            Output::History { .. } | Output::ReadHistory { .. } => {}
+            Output::History { upto, changes } => {
+                host.archive.push(Task::Apply { upto, changes });
+            }
+            Output::ReadHistory { id, query } => host.archive.push(Task::Read { id, query }),
             Output::Launch(spec) => {
                 let kill = Rc::new(Mailbox::default());
                 record(&host.shared, host.index, &spec);
@@ -381,6 +398,12 @@ pub(crate) async fn run_host(index: usize) {
             return;
         }
     };
+    if machine.config.is_server()
+        && let Err(error) = archive::open(machine)
+    {
+        shared.halts.borrow_mut().push((index, error.to_string()));
+        return;
+    }
     let mut config = machine.config.clone();
     config.boot = Boot(boot);
     let seed = shared.rng.borrow_mut().random();
@@ -402,6 +425,7 @@ pub(crate) async fn run_host(index: usize) {
         links: RefCell::default(),
         writes: Mailbox::default(),
         tasks: Mailbox::default(),
+        archive: Archive::default(),
         open: RefCell::default(),
         request_last: Cell::default(),
         kills: RefCell::default(),
@@ -413,7 +437,10 @@ pub(crate) async fn run_host(index: usize) {
     }
     spawn_local(Rc::clone(&host).keep_links(Arc::clone(&endpoint)));
     spawn_local(Rc::clone(&host).write_disk());
-    spawn_local(Rc::clone(&host).keep_snapshots());
+    if machine.config.is_server() {
+        spawn_local(Rc::clone(&host).keep_snapshots());
+        spawn_local(archive::keep(Rc::clone(&host), Rc::clone(&shared), index));
+    }
     let mut world = SimWorld { host: Rc::clone(&host), endpoint: Arc::clone(&endpoint) };
     loop {
         let next = turn(&mut node, &mut world);
