@@ -187,7 +187,16 @@ pub fn one_leader_a_term(won: impl IntoIterator<Item = (Term, usize)>) -> Verdic
 /// Servers that have applied the same entries hold the same state. The comparison is by a pair of
 /// hosts and an index.
 pub fn equal_states<T: PartialEq>(samples: &[(usize, LogIndex, T)]) -> Verdict {
-    let mut verdict = Verdict::new("equal states");
+    equal("equal states", samples)
+}
+
+/// Servers that have applied the same entries hold the same rows of ended executions.
+pub fn equal_histories<T: PartialEq>(samples: &[(usize, LogIndex, T)]) -> Verdict {
+    equal("equal histories", samples)
+}
+
+fn equal<T: PartialEq>(checker: &'static str, samples: &[(usize, LogIndex, T)]) -> Verdict {
+    let mut verdict = Verdict::new(checker);
     let mut first: BTreeMap<LogIndex, (usize, &T)> = BTreeMap::new();
     for (host, index, state) in samples {
         match first.get(index) {

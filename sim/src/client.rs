@@ -9,6 +9,7 @@ use std::time::Duration;
 use cronclave::id::{JobName, LogIndex};
 use cronclave::jobs::State;
 use cronclave::jobs::history::change::{Order, Select, Sort};
+use cronclave::jobs::history::store::Digest;
 use cronclave::jobs::job::{Concurrency, Execution, JobSpec};
 use cronclave::node::request::{Consistency, Reply, Request, RequestError, View, Write};
 use cronclave::time::Wall;
@@ -297,4 +298,35 @@ pub async fn sample_states(
         sleep(pause).await;
     }
     samples.into_inner()
+}
+
+/// The histories of all live servers, some times, each with the last entry that its state shows.
+pub async fn sample_histories(
+    cluster: &Rc<Cluster>,
+    times: usize,
+    pause: Duration,
+) -> Vec<(usize, LogIndex, Digest)> {
+    let mut samples = Vec::new();
+    for _ in 0..times {
+        for host in cluster.live_servers() {
+            let before = applied(cluster, host).await;
+            // What is applied meanwhile may be with the store or on its way.
+            let digest = cluster.history(host);
+            if let (Some(before), Some(digest)) = (before, digest)
+                && applied(cluster, host).await == Some(before)
+            {
+                samples.push((host, before, digest));
+            }
+        }
+        sleep(pause).await;
+    }
+    samples
+}
+
+/// The last entry that the state of a server shows.
+async fn applied(cluster: &Rc<Cluster>, host: usize) -> Option<LogIndex> {
+    match cluster.ask(host, Request::Read(Consistency::Stale)).await {
+        Outcome::Answered(Reply::View(view)) => view.state.applied(),
+        Outcome::Answered(_) | Outcome::Refused | Outcome::Lost | Outcome::TimedOut => None,
+    }
 }

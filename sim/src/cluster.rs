@@ -12,6 +12,8 @@ use cronclave::codec::snapshot::Origin;
 use cronclave::consensus::LogBounds;
 use cronclave::dispatch::leader::Patience;
 use cronclave::id::{Boot, ClusterId, Incarnation, NodeName};
+use cronclave::jobs::history::memory_backend::MemoryBackend;
+use cronclave::jobs::history::store::Digest;
 use cronclave::membership::Profile;
 use cronclave::node::config::{NodeConfig, NodeRole};
 use cronclave::node::io::Event;
@@ -117,6 +119,10 @@ impl Cluster {
             1 => 0..rng.random_range(0..=unsynced),
             _ => 0..unsynced,
         });
+        // The file is the next node's before the store lets go of it: closing it writes.
+        let found = machine.history.borrow().crash(|unsynced| rng.random_range(0..=unsynced));
+        *machine.history.borrow_mut() = found;
+        drop(machine.store.borrow_mut().take());
         machine.snapshots.borrow_mut().crash();
     }
 
@@ -133,6 +139,21 @@ impl Cluster {
     /// Boots a killed host again, on what its disk still holds.
     pub fn restart(&self, index: usize) {
         self.handle.restart(self.machine(index));
+    }
+
+    /// A hash of the rows of ended executions on a server, if one runs and its store has done all
+    /// that it was told.
+    ///
+    /// # Panics
+    /// If the store is damaged.
+    pub fn history(&self, index: usize) -> Option<Digest> {
+        let host = self.shared.host(index)?;
+        if !host.archive.is_idle() {
+            return None;
+        }
+        let store = self.shared.machine(index).store.borrow();
+        let digest = store.as_ref()?.view().and_then(|view| view.digest());
+        Some(digest.expect("no simulated disk rots"))
     }
 
     /// Cuts a host off from all others.
@@ -329,6 +350,8 @@ fn machine(shape: &Shape, log: LogBounds, index: usize, rng: &mut StdRng) -> sha
         disk: RefCell::new(disk),
         snapshots: RefCell::new(MemorySnapshots::new(origin)),
         config,
+        history: RefCell::new(MemoryBackend::new()),
+        store: RefCell::new(None),
         boots: Cell::new(0),
         room: Cell::new(shared::Room::Free),
         // Clocks that are kept by NTP are a few milliseconds apart.

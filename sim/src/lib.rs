@@ -29,6 +29,8 @@ pub mod check;
 pub mod ledger;
 
 #[cfg(all(feature = "sim", madsim))]
+mod archive;
+#[cfg(all(feature = "sim", madsim))]
 pub mod client;
 #[cfg(all(feature = "sim", madsim))]
 pub mod cluster;

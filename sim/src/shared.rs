@@ -8,6 +8,8 @@ use std::time::Duration;
 use cronclave::codec::memory_disk::MemoryDisk;
 use cronclave::codec::memory_snapshots::MemorySnapshots;
 use cronclave::id::RequestId;
+use cronclave::jobs::history::memory_backend::MemoryBackend;
+use cronclave::jobs::history::store::Store;
 use cronclave::node::config::NodeConfig;
 use cronclave::node::io::Event;
 use cronclave::node::request::Reply;
@@ -46,6 +48,10 @@ pub(crate) enum Room {
 pub(crate) struct Machine {
     pub(crate) config: NodeConfig,
     pub(crate) disk: RefCell<MemoryDisk>,
+    /// The file of its history of executions, in the life of the node that runs or comes next.
+    pub(crate) history: RefCell<MemoryBackend>,
+    /// The store in that file, while a node runs.
+    pub(crate) store: RefCell<Option<Store>>,
     pub(crate) snapshots: RefCell<MemorySnapshots>,
     pub(crate) boots: Cell<u64>,
     /// Whether its disk takes what is written to it.

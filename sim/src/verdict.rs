@@ -124,6 +124,8 @@ pub async fn judge(cluster: &Rc<Cluster>, begun: Mono) {
     if cluster.servers().len() > 1 {
         let samples = client::sample_states(cluster, 10, Duration::from_millis(170)).await;
         verdicts.push(check::equal_states(&samples));
+        let samples = client::sample_histories(cluster, 10, Duration::from_millis(170)).await;
+        verdicts.push(check::equal_histories(&samples));
     }
     let mut complaints = check::complaints(&verdicts);
     let halts = cluster.halts();

@@ -13,7 +13,7 @@ use cronclave::codec::record::Record;
 use cronclave::codec::snapshot::History;
 use cronclave::consensus::{SnapshotDone, SnapshotTask, TaskId};
 use cronclave::driver::{Turn, World, turn};
-use cronclave::id::{Boot, ExecutionId, RequestId, WriteId};
+use cronclave::id::{Boot, ExecutionId, LogIndex, RequestId, WriteId};
 use cronclave::node::Node;
 use cronclave::node::io::{Input, Output};
 use cronclave::node::request::Request;
@@ -23,6 +23,7 @@ use madsim::task::{spawn_local, yield_now};
 use madsim::time::{sleep, timeout};
 use rand::RngExt;
 
+use crate::archive::{self, Archive, Task};
 use crate::exec::{Launched, record};
 use crate::links::{GOSSIP_PORT, Links, PEER_PORT, Packet, addr_of, host_of};
 use crate::mailbox::Mailbox;
@@ -66,6 +67,7 @@ pub(crate) struct Host {
     pub(crate) inbox: Mailbox<Input>,
     links: RefCell<Links>,
     writes: Mailbox<Write>,
+    pub(crate) archive: Archive,
     tasks: Mailbox<(TaskId, SnapshotTask)>,
     open: Open,
     request_last: Cell<u64>,
@@ -155,13 +157,20 @@ impl Host {
         loop {
             let (id, task) = self.tasks.pop().await;
             match &task {
-                SnapshotTask::Build(_) => {
-                    spawn_local(Rc::clone(&self).build_snapshot(id, task));
+                SnapshotTask::Build(source) => {
+                    let index = source.index;
+                    spawn_local(Rc::clone(&self).build_snapshot(id, task, index));
                     continue;
                 }
                 SnapshotTask::Install { .. } => {
                     self.room().await;
                     sleep(self.shared.draw_micros(SYNC_MICROS)).await;
+                    let installed = self.perform_task(task, &History::default());
+                    // The node may die in between: its next life does the rest then.
+                    let history = self.machine().snapshots.borrow().history();
+                    self.archive.replace(history).await;
+                    self.report_task(id, installed);
+                    continue;
                 }
                 // What is not synced costs no time that a simulation could show.
                 SnapshotTask::Read { .. }
@@ -170,17 +179,20 @@ impl Host {
                 | SnapshotTask::Verify { .. }
                 | SnapshotTask::Discard { .. } => {}
             }
-            self.perform_task(id, task);
+            let done = self.perform_task(task, &History::default());
+            self.report_task(id, done);
         }
     }
 
-    async fn build_snapshot(self: Rc<Self>, id: TaskId, task: SnapshotTask) {
+    async fn build_snapshot(self: Rc<Self>, id: TaskId, task: SnapshotTask, index: LogIndex) {
         self.room().await;
+        let history = self.archive.export(index).await;
         sleep(self.shared.draw_micros(SYNC_MICROS)).await;
-        self.perform_task(id, task);
+        let built = self.perform_task(task, &history);
+        self.report_task(id, built);
     }
 
-    fn perform_task(&self, id: TaskId, task: SnapshotTask) {
+    fn perform_task(&self, task: SnapshotTask, history: &History) -> Option<SnapshotDone> {
         let begins = matches!(task, SnapshotTask::Receive { offset: 0, .. });
         let has_room = self.machine().room.get() == Room::Free;
         let done = match task {
@@ -189,9 +201,8 @@ impl Host {
                 let reason = "no space is left on a simulated disk".to_owned();
                 Some(SnapshotDone::Received(Err(reason)))
             }
-            task => task.perform(&mut self.machine().snapshots.borrow_mut(), &History::default()),
-        };
-        let Some(done) = done else { return };
+            task => task.perform(&mut self.machine().snapshots.borrow_mut(), history),
+        }?;
         let mut counts = self.shared.snapshots.get();
         match &done {
             SnapshotDone::Built(_) => counts.built += 1,
@@ -203,7 +214,14 @@ impl Host {
             SnapshotDone::Read(_) | SnapshotDone::Received(Err(_)) | SnapshotDone::Verified(_) => {}
         }
         self.shared.snapshots.set(counts);
-        self.inbox.push(Input::SnapshotDone { id, done });
+        Some(done)
+    }
+
+    /// Some tasks are not answered.
+    fn report_task(&self, id: TaskId, done: Option<SnapshotDone>) {
+        if let Some(done) = done {
+            self.inbox.push(Input::SnapshotDone { id, done });
+        }
     }
 
     /// Waits while there is no space.
@@ -319,7 +337,10 @@ impl World for SimWorld {
             }
             Output::Persist { write, records } => host.writes.push(Write { write, records }),
             Output::Snapshot { id, task } => host.tasks.push((id, task)),
-            Output::History { .. } | Output::ReadHistory { .. } => {}
+            Output::History { upto, changes } => {
+                host.archive.push(Task::Apply { upto, changes });
+            }
+            Output::ReadHistory { id, query } => host.archive.push(Task::Read { id, query }),
             Output::Launch(spec) => {
                 let kill = Rc::new(Mailbox::default());
                 record(&host.shared, host.index, &spec);
@@ -381,6 +402,12 @@ pub(crate) async fn run_host(index: usize) {
             return;
         }
     };
+    if machine.config.is_server()
+        && let Err(error) = archive::open(machine)
+    {
+        shared.halts.borrow_mut().push((index, error.to_string()));
+        return;
+    }
     let mut config = machine.config.clone();
     config.boot = Boot(boot);
     let seed = shared.rng.borrow_mut().random();
@@ -401,6 +428,7 @@ pub(crate) async fn run_host(index: usize) {
         inbox: Mailbox::default(),
         links: RefCell::default(),
         writes: Mailbox::default(),
+        archive: Archive::default(),
         tasks: Mailbox::default(),
         open: RefCell::default(),
         request_last: Cell::default(),
@@ -413,6 +441,9 @@ pub(crate) async fn run_host(index: usize) {
     }
     spawn_local(Rc::clone(&host).keep_links(Arc::clone(&endpoint)));
     spawn_local(Rc::clone(&host).write_disk());
+    if machine.config.is_server() {
+        spawn_local(archive::keep(Rc::clone(&host), Rc::clone(&shared), index));
+    }
     spawn_local(Rc::clone(&host).keep_snapshots());
     let mut world = SimWorld { host: Rc::clone(&host), endpoint: Arc::clone(&endpoint) };
     loop {

@@ -30,10 +30,6 @@ pub const BOOTSTRAP_EXPECT_MAX: u32 = 31;
 pub const JOIN_COUNT_MAX: usize = 256;
 /// The most rounds of `retry-join` that may be asked for; more is "for ever", which is 0.
 const RETRY_MAX_MAX: u32 = 1_000_000_000;
-/// The shortest segment of the log, in bytes: room for some hundred records.
-const SEGMENT_LEN_MIN: u64 = 64 << 10;
-/// The longest: recovery holds one in memory.
-const SEGMENT_LEN_MAX: u64 = 1 << 30;
 /// The least log after which a snapshot is taken, in bytes: a snapshot costs some syncs.
 const SNAPSHOT_AFTER_MIN: u64 = 16 << 10;
 /// The most that any part of the log may have, in bytes.
@@ -44,6 +40,10 @@ const HISTORY_ROWS_MAX: u64 = 10_000_000;
 const HISTORY_BYTES_MIN: u64 = 1 << 20;
 /// The most room for executions.
 const HISTORY_BYTES_MAX: u64 = 1 << 40;
+/// The shortest segment of the log, in bytes: room for some hundred records.
+const SEGMENT_LEN_MIN: u64 = 64 << 10;
+/// The longest: recovery holds one in memory.
+const SEGMENT_LEN_MAX: u64 = 1 << 30;
 /// From here on more servers are warned of.
 const SERVERS_USEFUL_MAX: u32 = 7;
 
@@ -119,8 +119,8 @@ pub(crate) fn build(
         tags,
         profile,
         raft_multiplier: of.number("raft-multiplier", 1, 10)?,
-        log_limits: log_limits(&of)?,
         log_bounds: log_bounds(&of)?,
+        log_limits: log_limits(&of)?,
         timezone: timezone(&of)?,
         drain_timeout: of.duration("drain-timeout", Duration::ZERO)?,
         misfire_grace: of.duration("misfire-grace", Duration::ZERO)?,
@@ -140,12 +140,6 @@ fn retry_max(of: &Of<'_>) -> Result<Option<String>, ExitError> {
     let rounds: u32 = of.number("retry-max", 0, RETRY_MAX_MAX)?;
     let text = || format!("retry-max {rounds} is ignored: a node never gives up joining");
     Ok((rounds > 0).then(text))
-}
-
-/// How large the parts of the log get.
-fn log_limits(of: &Of<'_>) -> Result<LogLimits, ExitError> {
-    let segment_len = of.size("log-segment-size", SEGMENT_LEN_MIN, SEGMENT_LEN_MAX)?;
-    Ok(LogLimits { segment_len, ..LogLimits::default() })
 }
 
 /// How large the log gets before and after a snapshot.
@@ -172,6 +166,12 @@ fn history_limits(of: &Of<'_>) -> Result<Limits, ExitError> {
         bytes: of.size("history-bytes", HISTORY_BYTES_MIN, HISTORY_BYTES_MAX)?,
         age: of.duration("history-age", Duration::from_secs(1))?,
     })
+}
+
+/// How large the parts of the log get.
+fn log_limits(of: &Of<'_>) -> Result<LogLimits, ExitError> {
+    let segment_len = of.size("log-segment-size", SEGMENT_LEN_MIN, SEGMENT_LEN_MAX)?;
+    Ok(LogLimits { segment_len, ..LogLimits::default() })
 }
 
 /// What may change while the node runs: log level and tags.

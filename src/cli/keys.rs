@@ -103,11 +103,11 @@ pub(crate) const KEYS: &[Key] = &[
     built("drain-timeout", Kind::Duration, "10s", "How long a stop waits for running executions"),
     built("profile", Kind::Text, "lan", "Speed of gossip: lan, wan or local"),
     built("raft-multiplier", Kind::Number, "1", "Multiplies the times of Raft, 1 to 10"),
-    built("log-segment-size", Kind::Text, "64MiB", "Length at which a file of the log ends"),
     built("snapshot-after", Kind::Text, "64MiB", "How much log comes before the next snapshot"),
     built("log-keep-size", Kind::Text, "256MiB", "Log kept behind a snapshot for slow followers"),
     built("log-keep-entries", Kind::Number, "500000", "Entries kept behind a snapshot likewise"),
     built("log-max-size", Kind::Text, "1GiB", "Log without a snapshot at which writes are refused"),
+    built("log-segment-size", Kind::Text, "64MiB", "Length at which a file of the log ends"),
     Key {
         alias: "reconnect-timeout",
         ..built(

@@ -34,6 +34,7 @@
 mod format;
 mod ledger;
 mod recover;
+mod survey;
 
 use std::fmt;
 
@@ -41,6 +42,9 @@ use bytes::Bytes;
 
 pub use self::recover::{
     Cut, DamageReason, LogDamage, RecoverError, Recovery, recover, recover_loaded,
+};
+pub use self::survey::{
+    LOG_FORMAT, Seen, SegmentEnd, SegmentHeader, SegmentSurvey, newer_format, survey_segment,
 };
 
 use self::format::{

@@ -145,7 +145,7 @@ impl<M: Machine> Engine<M> {
         }
         let told = Told::Yes;
         let sender = Sender { peer, session, rpc, vote, told };
-        self.drop_installed();
+        self.tidy_incoming();
         match &self.incoming {
             Some(incoming) if incoming.file == file => return self.resume(sender, raft),
             // Whole already: it is soon installed or dropped, and the sender tries again.
@@ -367,14 +367,20 @@ impl<M: Machine> Engine<M> {
         })
     }
 
-    /// Forgets a snapshot that openraft is done with.
-    fn drop_installed(&mut self) {
-        let is_done = self.incoming.as_ref().is_some_and(|incoming| match &incoming.stage {
+    /// Forgets a snapshot that openraft is done with, and one that is not needed any more.
+    pub(crate) fn tidy_incoming(&mut self) {
+        let Some(incoming) = &self.incoming else { return };
+        let is_over = match &incoming.stage {
             Stage::Installing(token) => Arc::strong_count(token) == 1,
-            Stage::Receiving(_) | Stage::Verifying { .. } | Stage::Verified(_) => false,
-        });
-        if is_done {
-            self.incoming = None;
+            Stage::Receiving(_) | Stage::Verified(_) => {
+                let committed = self.metrics().and_then(|metrics| metrics.local_committed);
+                committed.is_some_and(|committed| index_of(&committed) >= incoming.file.index)
+                    && incoming.sender().is_none()
+            }
+            Stage::Verifying { .. } => false,
+        };
+        if is_over {
+            self.drop_incoming();
         }
     }
 

@@ -110,6 +110,7 @@ impl<M: Machine> Engine<M> {
             self.halt(fatal.to_string());
             return;
         }
+        self.tidy_incoming();
         self.take_snapshot();
         self.purge(&metrics);
         self.flatten(&metrics);

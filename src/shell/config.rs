@@ -65,10 +65,10 @@ pub struct AgentConfig {
     pub profile: GossipProfile,
     /// Multiplies every time of Raft, 1 to 10.
     pub raft_multiplier: u8,
-    /// How large the parts of the log get.
-    pub log_limits: LogLimits,
     /// How large the log gets before and after a snapshot.
     pub log_bounds: LogBounds,
+    /// How large the parts of the log get.
+    pub log_limits: LogLimits,
     /// The time zone that a cluster gets when this node founds it.
     pub timezone: Tz,
     /// How long a stopping node waits for its running executions.

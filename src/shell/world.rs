@@ -193,11 +193,11 @@ impl TokioWorld {
 
     /// The node belongs to this cluster, durably.
     pub fn set_cluster(&mut self, cluster: ClusterId) {
-        let log = self.disk.as_ref().and_then(|disk| disk.set_cluster(cluster).err());
-        let snapshots =
-            self.keeper.as_ref().and_then(|keeper| keeper.snapshots.set_cluster(cluster).err());
-        let errors = [log.map(|error| error.to_string()), snapshots.map(|error| error.to_string())];
-        let failed = errors.into_iter().flatten().map(|reason| Input::DiskFailed { reason });
+        let log = self.disk.as_ref().map(|disk| disk.set_cluster(cluster));
+        let log = log.and_then(Result::err).map(|error| error.to_string());
+        let kept = self.keeper.as_ref().map(|keeper| keeper.snapshots.set_cluster(cluster));
+        let kept = kept.and_then(Result::err).map(|error| error.to_string());
+        let failed = log.into_iter().chain(kept).map(|reason| Input::DiskFailed { reason });
         self.ready.extend(failed);
     }
 

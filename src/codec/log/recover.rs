@@ -115,8 +115,8 @@ pub enum DamageReason {
 /// How many bytes of a segment that hold nothing may be kept in memory with its entries.
 const IDLE_LEN_MAX: usize = 1 << 20;
 
-/// Reads the log of `owner` from its segments, one at a time and in order; `snapshot` is the newest
-/// that is whole.
+/// Reads the log of `owner` from its segments, one at a time and in order. `snapshot`
+/// is the newest that is whole.
 ///
 /// # Errors
 /// If a segment cannot be loaded, or the log is damaged elsewhere than at its very end; see

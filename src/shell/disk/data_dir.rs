@@ -14,21 +14,22 @@ use super::log_files::{self, LogFiles};
 use super::moves::{self, Moves};
 use super::replaced;
 use super::snapshot_files::{self, Blocks, Damaged, SnapshotFiles};
+use super::versions;
 use crate::codec::log::{
-    DamageReason, LogDamage, LogLimits, Owner, RecoverError, Recovery, recover,
+    DamageReason, LOG_FORMAT, LogDamage, LogLimits, Owner, RecoverError, Recovery, recover,
 };
 use crate::codec::record::{Recovered, Snapshot};
-use crate::codec::snapshot::{Origin, SnapshotDamage, SnapshotFile};
+use crate::codec::snapshot::{self, Origin, SnapshotDamage, SnapshotFile};
 use crate::id::{Boot, ClusterId, Incarnation, NodeId, NodeName};
 
 /// The format of the whole directory. Any change of any file in it raises this.
-const FORMAT: u64 = 1;
+pub(super) const FORMAT: u64 = 1;
 
 /// How much is written to see whether the disk takes anything: more than a start needs.
 const PROBE_LEN: usize = 64 << 10;
 
 pub(super) const NODE_FILE: &str = "node.json";
-const LOCK_FILE: &str = "lock";
+pub(super) const LOCK_FILE: &str = "lock";
 const PROBE_FILE: &str = "probe.tmp";
 pub(super) const LOG_DIR: &str = "log";
 pub(super) const SNAPSHOT_DIR: &str = "snapshots";
@@ -61,12 +62,14 @@ pub enum DataDirError {
         pid: String,
     },
     /// A newer version wrote it. Nothing was changed.
-    #[error("data-dir {} has format {found}, this version knows only {FORMAT}", path.display())]
+    #[error("{} has format {found}, this version knows only {known}", path.display())]
     NewerFormat {
-        /// The directory or the file.
+        /// The file.
         path: PathBuf,
         /// Its format.
         found: u64,
+        /// The newest format of such a file that this version knows.
+        known: u64,
     },
     /// It belongs to a node of another name.
     #[error(
@@ -185,7 +188,7 @@ impl DataDir {
     /// If it is in use, of another node or a newer version, damaged, or cannot be written.
     pub fn open(path: &Path, name: &NodeName) -> Result<Self, DataDirError> {
         if path.is_dir() {
-            moves::check(path)?;
+            versions::check(path)?;
             read_node(path)?;
         }
         files::create_dir(path).map_err(DataDirError::Io)?;
@@ -253,7 +256,8 @@ impl DataDir {
             let (segment, offset, len) = (cut.segment.0, cut.offset, cut.len);
             tracing::warn!(segment, offset, len, "cut the end of the log, half written at a crash");
         }
-        let files = LogFiles::new(log_dir, writer, Arc::clone(&self.lock));
+        let lock = Arc::clone(&self.lock);
+        let files = LogFiles::new(log_dir, writer, self.log_limits, lock);
         let mut files = files.map_err(DataDirError::Io)?;
         files.perform(repairs).map_err(|error| DataDirError::Io(error.into()))?;
         Ok((recovered, files))
@@ -280,7 +284,8 @@ impl DataDir {
         for Damaged { path, damage } in damaged {
             match damage {
                 SnapshotDamage::NewerFormat(found) => {
-                    return Err(DataDirError::NewerFormat { path, found: found.into() });
+                    let (found, known) = (found.into(), snapshot::FORMAT.into());
+                    return Err(DataDirError::NewerFormat { path, found, known });
                 }
                 // It is fatal only if the log needs it, which recovery finds out.
                 SnapshotDamage::Checksum | SnapshotDamage::Unreadable => {
@@ -369,7 +374,8 @@ impl DataDir {
     fn log_error(&self, damage: LogDamage) -> DataDirError {
         let path = self.path.clone();
         if let DamageReason::NewerFormat(found) = damage.reason {
-            return DataDirError::NewerFormat { path, found: found.into() };
+            let (found, known) = (found.into(), LOG_FORMAT.into());
+            return DataDirError::NewerFormat { path, found, known };
         }
         DataDirError::Log { path, damage }
     }
@@ -437,7 +443,7 @@ pub(super) fn read_node(dir: &Path) -> Result<Option<NodeFacts>, DataDirError> {
     let FormatOnly { format } =
         serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
     if format > FORMAT {
-        return Err(DataDirError::NewerFormat { path: dir.to_owned(), found: format });
+        return Err(DataDirError::NewerFormat { path, found: format, known: FORMAT });
     }
     let file: NodeFile =
         serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;

@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 /// What a file is called while it is not whole.
 pub(super) const TEMPORARY: &str = "tmp";
 
+/// How the names of segments end.
+pub(super) const SEGMENT: &str = "log";
+
 /// Makes the directory `path` for the owner alone, and what is above it; syncs its name.
 pub(super) fn create_dir(path: &Path) -> io::Result<()> {
     if path.is_dir() {

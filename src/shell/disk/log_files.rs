@@ -11,13 +11,11 @@ use bytes::Bytes;
 use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
 use rustix::io::Errno;
 
-use super::files::{self, TEMPORARY, file_path};
-use crate::codec::log::{LogWriter, SegmentNumber, Step};
+use super::files::{self, SEGMENT, TEMPORARY, file_path};
+use crate::codec::log::{LogLimits, LogWriter, SegmentNumber, Step};
 use crate::codec::record::Record;
 use crate::id::ClusterId;
 use crate::shell::counters::Counters;
-
-const SEGMENT: &str = "log";
 
 /// What a file is called that was a segment, or is made to be one. What it holds means nothing.
 const SPARE: &str = "spare";
@@ -74,17 +72,15 @@ impl From<WriteError> for io::Error {
 }
 
 impl LogFiles {
-    pub(super) fn new(log_dir: PathBuf, writer: LogWriter, lock: Arc<File>) -> io::Result<Self> {
-        let count_max = writer.limits().spare_segments;
-        let mut new = Self {
-            log_dir,
-            writer,
-            steps: VecDeque::new(),
-            open: None,
-            spares: Spares { count_max, ..Spares::default() },
-            counters: Arc::default(),
-            _lock: lock,
-        };
+    pub(super) fn new(
+        log_dir: PathBuf,
+        writer: LogWriter,
+        limits: LogLimits,
+        lock: Arc<File>,
+    ) -> io::Result<Self> {
+        let spares = Spares { count_max: limits.spare_segments, ..Spares::default() };
+        let (steps, open, counters) = (VecDeque::new(), None, Arc::default());
+        let mut new = Self { log_dir, writer, steps, open, spares, counters, _lock: lock };
         for path in files::list(&new.log_dir, SPARE)?.into_values() {
             new.spares.renamed.push_back(path);
         }

@@ -5,9 +5,9 @@
 //! | `node.json` | format, id, incarnation, name, cluster, version, boot |
 //! | `lock` | locked while a process uses the directory, and holds its id |
 //! | `log/NUMBER.log` | the segments of the log, see [`codec::log`](crate::codec::log) |
-//! | `log/NUMBER.spare` | files that become segments; what they hold means nothing |
 //! | `moves.json` | renames of a repair that are still to happen |
 //! | `replaced-BOOT-INCARNATION/` | what earlier lives held whose disk was set back |
+//! | `log/NUMBER.spare` | files that become segments; what they hold means nothing |
 //! | `snapshots/INDEX.snap` | the newest snapshot, see [`snapshot`](crate::codec::snapshot) |
 //!
 //! [`DataDir::open`] locks the directory. [`DataDir::recover`] counts a boot, reads and repairs
@@ -28,6 +28,7 @@
 
 mod data_dir;
 mod files;
+mod inspect;
 mod log_files;
 mod moves;
 mod offline;
@@ -35,10 +36,12 @@ mod replaced;
 mod rescue;
 mod snapshot_files;
 mod snapshots;
+mod versions;
 mod writer;
 
 pub(super) use self::data_dir::HISTORY_DIR;
 pub use self::data_dir::{DataDir, DataDirError, ExitClass};
+pub use self::inspect::{At, Held, Inspection, Listed, Place};
 pub use self::log_files::LogFiles;
 pub use self::offline::{Offline, ToolError, parse_cluster};
 pub use self::rescue::{RecoverPlan, RepairPlan, recover_by_peers_file, show};
