@@ -8,7 +8,6 @@ use std::path::Path;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use cronclave::codec::log::LogLimits;
 use cronclave::codec::record::Record;
 use cronclave::codec::{decode, encode};
 use cronclave::consensus::{Entry, Payload};
@@ -61,7 +60,7 @@ pub(crate) fn measure() {
 /// Writes entries behind those in `data` until the log is long enough; how many there are.
 fn fill(data: &Path, name: &NodeName) -> u64 {
     let dir = DataDir::open(data, name).expect("the server is gone");
-    let (recovered, files) = dir.recover(LogLimits::default()).expect("the log is whole");
+    let (recovered, files) = dir.recover().expect("the log is whole");
     let (_, term, body) = recovered.entries.last().expect("a job was stored");
     let (term, mut entry) = (*term, decode::<Entry>("log entry", body).expect("it is an entry"));
     let (done, completions) = mpsc::channel();

@@ -86,8 +86,9 @@ async fn live(
 ) -> Result<Life, ExitError> {
     let sockets = Sockets::bind(config).await?;
     recover_if_told(config)?;
-    let mut data = DataDir::open(&config.data_dir, &config.node_name).map_err(data_error)?;
-    let (recovered, files) = data.recover(config.log_limits).map_err(data_error)?;
+    let data = DataDir::open(&config.data_dir, &config.node_name).map_err(data_error)?;
+    let mut data = data.with_log_limits(config.log_limits);
+    let (recovered, files) = data.recover().map_err(data_error)?;
     let counters = files.counters();
     let (disk_done, disk) = mpsc::channel(QUEUE_LEN_MAX);
     let (net_events, net) = mpsc::channel(QUEUE_LEN_MAX);

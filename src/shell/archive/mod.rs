@@ -2,13 +2,13 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `history/history.redb` | the rows of ended executions, see [`store`](crate::jobs::history::store) |
+//! | `history/history.redb` | the rows of ended executions, see [`Store`] |
 //!
-//! [`open`] opens the file below the data directory, which is locked. [`Archive::start`] gives it to
-//! one thread, which does what it is told in order: it carries out changes, reads pages, and answers
-//! by [`ArchiveEvent`]s. Changes that wait are carried out together, so a thread that falls behind
-//! catches up. What is carried out is made durable when nothing is to be done, after much was
-//! written, and when somebody asks for it; the log keeps the rest.
+//! [`open`] opens the file below the data directory, which is locked. [`Archive::start`] gives it
+//! to one thread, which does what it is told in order: it carries out changes, reads pages, and
+//! answers by [`ArchiveEvent`]s. Changes that wait are carried out together, so a thread that falls
+//! behind catches up. What is carried out is made durable when nothing is to be done, after much
+//! was written, and when somebody asks for it; the log keeps the rest.
 //!
 //! A disk without room does not end the node. The thread looks for room before it writes, holds the
 //! changes until there is some, and meanwhile answers reads with the reason; where the room that it

@@ -235,13 +235,13 @@ impl DataDir {
     /// # Errors
     /// If the log is damaged or of a newer version, and then nothing in the directory was changed;
     /// or if it cannot be read or repaired.
-    pub fn recover(&self, limits: LogLimits) -> Result<(Recovered, LogFiles), DataDirError> {
+    pub fn recover(&self) -> Result<(Recovered, LogFiles), DataDirError> {
         let (log_dir, snapshot_dir) = (self.path.join(LOG_DIR), self.path.join(SNAPSHOT_DIR));
         let segments = log_files::segment_numbers(&log_dir).map_err(DataDirError::Io)?;
         let snapshot = self.newest_snapshot(&snapshot_dir)?;
         let owner = Owner { node: self.node.id, cluster: self.node.cluster };
         let load = |segment| log_files::read_segment(&log_dir, segment);
-        let recovery = recover(owner, limits, &segments, load, snapshot);
+        let recovery = recover(owner, self.log_limits, &segments, load, snapshot);
         let recovery = recovery.map_err(|error| match error {
             RecoverError::Load(error) => DataDirError::Io(error),
             RecoverError::Damage(damage) => self.log_error(damage),
@@ -257,7 +257,7 @@ impl DataDir {
             tracing::warn!(segment, offset, len, "cut the end of the log, half written at a crash");
         }
         let lock = Arc::clone(&self.lock);
-        let files = LogFiles::new(log_dir, writer, limits, lock);
+        let files = LogFiles::new(log_dir, writer, self.log_limits, lock);
         let mut files = files.map_err(DataDirError::Io)?;
         files.perform(repairs).map_err(|error| DataDirError::Io(error.into()))?;
         Ok((recovered, files))

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tempfile::TempDir;
 
 use super::*;
-use crate::codec::log::{DamageReason, LogLimits};
+use crate::codec::log::DamageReason;
 use crate::codec::record::{Record, Snapshot};
 use crate::codec::snapshot::SnapshotFile;
 use crate::consensus::{Restore, SnapshotDone, SnapshotSource, SnapshotTask, TaskId};
@@ -125,7 +125,7 @@ fn files(dir: &DataDir) -> Vec<String> {
 }
 
 fn recovered(dir: &DataDir) -> Option<Snapshot> {
-    dir.recover(LogLimits::default()).unwrap().0.snapshot
+    dir.recover().unwrap().0.snapshot
 }
 
 #[test]
@@ -246,7 +246,7 @@ fn a_damaged_snapshot_is_left_aside_and_missed_where_the_log_needs_it() {
     fs::write(&path, &bytes).unwrap();
     assert_eq!(recovered(&dir), None);
     let (sender, done) = channel();
-    let (_, files) = dir.recover(LogLimits::default()).unwrap();
+    let (_, files) = dir.recover().unwrap();
     let disk = Disk::start(files, Box::new(move |done| sender.send(done).unwrap())).unwrap();
     let purge = Record::Purge { upto: LogIndex(9), body: Bytes::new() };
     let reset = Record::Reset { next: LogIndex(10) };
@@ -254,7 +254,7 @@ fn a_damaged_snapshot_is_left_aside_and_missed_where_the_log_needs_it() {
     let DiskEvent::Written(written) = done.recv().unwrap() else { panic!("there is space") };
     written.result.unwrap();
     disk.stop();
-    match dir.recover(LogLimits::default()).unwrap_err() {
+    match dir.recover().unwrap_err() {
         DataDirError::Log { damage, .. } => {
             assert!(matches!(damage.reason, DamageReason::SnapshotMissing(_)), "{damage}");
         }
@@ -274,7 +274,7 @@ fn a_snapshot_of_a_newer_format_is_refused_and_stays() {
     let check = crc32c::crc32c(&bytes[..76]).to_le_bytes();
     bytes[76..80].copy_from_slice(&check);
     fs::write(&path, &bytes).unwrap();
-    let error = dir.recover(LogLimits::default()).unwrap_err();
+    let error = dir.recover().unwrap_err();
     assert!(matches!(error, DataDirError::NewerFormat { found: 9, .. }), "{error}");
     assert_eq!(fs::read(&path).unwrap(), bytes);
 }

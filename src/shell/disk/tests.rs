@@ -22,10 +22,6 @@ fn entry(index: u64) -> Record {
     Record::Entry { index: LogIndex(index), term: Term(1), body }
 }
 
-fn recover(dir: &DataDir) -> (Recovered, LogFiles) {
-    dir.recover(LogLimits::default()).unwrap()
-}
-
 fn start(dir: &DataDir) -> (Recovered, Disk, Receiver<Completion>) {
     let (recovered, files) = dir.recover().unwrap();
     let (sender, receiver) = channel();
@@ -246,13 +242,12 @@ fn segments_are_made_ahead_of_time_and_used_again() {
     let parent = TempDir::new().unwrap();
     let dir = DataDir::open(parent.path(), &name("alpha")).unwrap();
     let limits = LogLimits { segment_len: 4_096, ..LogLimits::default() };
-    let (_, mut files) = dir.recover(limits).unwrap();
-    let snapshots = Fixture::start(&dir);
+    let dir = dir.with_log_limits(limits);
+    let (_, mut files) = dir.recover().unwrap();
     let mut most = 0;
     for index in 0..2_000 {
         files.write(&[entry(index)]).unwrap();
         if index % 100 == 99 {
-            snapshots.build(index - 10);
             let upto = LogIndex(index - 10);
             files.write(&[Record::Purge { upto, body: Bytes::new() }]).unwrap();
         }

@@ -1,6 +1,5 @@
 //! The thread that writes: [`Disk`].
 
-use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -224,7 +223,12 @@ impl Writer {
     /// Adds to `first` what waits.
     fn gather(&mut self, first: Group) -> Vec<Group> {
         let mut groups = vec![first];
-        groups.extend(self.waiting.drain(..));
+        while groups.len() < WAITING_MAX
+            && let Ok(order) = self.receiver.try_recv()
+        {
+            self.take(order);
+            groups.extend(self.waiting.take());
+        }
         groups
     }
 

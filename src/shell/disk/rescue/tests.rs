@@ -6,7 +6,6 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::codec::encode;
-use crate::codec::log::LogLimits;
 use crate::consensus::types::Membership;
 use crate::consensus::{Entry, LogId, Peer, Vote};
 use crate::id::{Boot, Term, WriteId};
@@ -26,7 +25,7 @@ fn open(path: &Path) -> DataDir {
 
 /// Writes `batch` as a node would.
 fn write(dir: &DataDir, batch: Vec<Record>) {
-    let (_, files) = dir.recover(LogLimits::default()).unwrap();
+    let (_, files) = dir.recover().unwrap();
     let (sender, receiver) = channel();
     let done = Box::new(move |event| sender.send(event).unwrap());
     let disk = Disk::start(files, done).unwrap();
@@ -162,7 +161,7 @@ fn a_damaged_server_comes_back_as_a_new_one_of_its_cluster() {
     let old = open(path).id();
     damage(path, 100);
     let before = content(path);
-    let error = open(path).recover(LogLimits::default()).unwrap_err();
+    let error = open(path).recover().unwrap_err();
     let command = format!("`cronclave log repair {}`", path.display());
     assert!(error.to_string().contains(&command), "{error}");
 
@@ -181,7 +180,7 @@ fn a_damaged_server_comes_back_as_a_new_one_of_its_cluster() {
     let node = open(path);
     assert_ne!(node.id(), old);
     assert_eq!((node.boot(), node.cluster(), node.joins()), (Boot(1), None, Some(OLD)));
-    let (recovered, files) = node.recover(LogLimits::default()).unwrap();
+    let (recovered, files) = node.recover().unwrap();
     drop((files, node));
     assert_eq!(recovered, Recovered::default());
     let left: Vec<_> = fs::read_dir(path).unwrap().map(|e| e.unwrap().file_name()).collect();
@@ -227,7 +226,7 @@ fn a_node_without_raft_keeps_its_facts_when_it_moves() {
     assert_eq!(plan.perform(offline, &alpha()).unwrap(), path.join("before-move-1"));
     let dir = open(path);
     assert_eq!((dir.id(), dir.boot()), (id, Boot(boot.0 + 1)));
-    let (recovered, _files) = dir.recover(LogLimits::default()).unwrap();
+    let (recovered, _files) = dir.recover().unwrap();
     assert_eq!(recovered.locals.len(), 3);
     assert_eq!(rescue::survey(&recovered).unwrap().cluster, Some(ClusterId(9)));
 }
@@ -237,7 +236,7 @@ fn a_lost_log_and_a_lost_name_are_damage() {
     let dir = member();
     let path = dir.path();
     fs::remove_dir_all(path.join("log")).unwrap();
-    let error = open(path).recover(LogLimits::default()).unwrap_err();
+    let error = open(path).recover().unwrap_err();
     assert_eq!(error.exit_class(), ExitClass::Damaged);
     assert!(error.to_string().contains("the log is empty"), "{error}");
     assert_eq!(inspect(path).damage.len(), 1);
@@ -275,7 +274,7 @@ fn a_recovery_keeps_the_log_and_changes_the_cluster() {
 
     let node = open(path);
     assert_eq!((node.boot(), node.cluster()), (Boot(2), Some(cluster)));
-    let (recovered, files) = node.recover(LogLimits::default()).unwrap();
+    let (recovered, files) = node.recover().unwrap();
     let id = node.id();
     drop((files, node));
     let survey = rescue::survey(&recovered).unwrap();
