@@ -15,5 +15,6 @@ mod quorum;
 mod recovery;
 mod refusals;
 mod small_disk;
+mod snapshots;
 mod stopping;
 mod sudden;
