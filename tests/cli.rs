@@ -106,3 +106,18 @@ fn leave_asks_the_server_and_prints_what_it_says() {
     expect(home.path(), &["leave", "--http-addr", &url], 1, &["no answer from", "refused"]);
     expect(home.path(), &["leave", "--http-addr", "https://a"], 2, &["http://host:port"]);
 }
+
+#[test]
+fn the_tools_for_data_say_what_they_need() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    for args in [["log", "inspect"], ["log", "verify"], ["log", "repair"], ["raft", "show"]] {
+        expect(home, &[&args[..], &["none"]].concat(), 1, &["none is no data directory"]);
+        expect(home, &args, 2, &["<DIR>"]);
+    }
+    expect(home, &["raft", "recover", "none"], 2, &["--unsafe", "lost for good"]);
+    expect(home, &["raft", "recover", "none", "--unsafe"], 1, &["none is no data directory"]);
+    expect(home, &["log", "repair", "none", "--cluster", "x"], 2, &["no cluster id"]);
+    expect(home, &["log", "inspect", "none", "--records", "9..3"], 2, &["right is FROM..TO"]);
+    assert_eq!(std::fs::read_dir(home).unwrap().count(), 0, "nothing is made by looking");
+}

@@ -16,7 +16,7 @@ use tokio::task::LocalSet;
 /// How long clients write before anything counts.
 pub(crate) const WARM_UP: Duration = Duration::from_secs(1);
 /// How many jobs the clients write, each again and again.
-const JOBS: u64 = 10_000;
+pub(crate) const JOBS: u64 = 10_000;
 /// The length of a request's body.
 pub(crate) const BODY_LEN: usize = 256;
 /// The most bytes of an answer that are read at a time; answers are shorter.
@@ -60,8 +60,8 @@ pub(crate) trait Client: Sized + 'static {
     fn write(&mut self, number: u64) -> impl Future<Output = io::Result<bool>>;
 }
 
-/// Has `clients` of them write to `addr` for `length` after [`WARM_UP`]. `sample` is called when the
-/// warm-up is over and at the end, on a thread of its own. Numbers are drawn from `number`.
+/// Has `clients` of them write to `addr` for `length` after [`WARM_UP`]. `sample` is called when
+/// the warm-up is over and at the end, on a thread of its own. Numbers are drawn from `number`.
 pub(crate) fn run<C: Client, S: Send>(
     addr: SocketAddr,
     clients: usize,

@@ -210,7 +210,8 @@ fn print_cpu(steps: &[Step], apply: f64) {
         );
     }
     println!(
-        "(sockets: those between the servers, and waking other threads)\nwaits per write of each server: engine, HTTP, sync"
+        "(sockets: those between the servers, and waking other threads)\n\
+         waits per write of each server: engine, HTTP, sync"
     );
     for Step { path, seen, used } in steps {
         let waits = |used: &Used| {

@@ -6,21 +6,25 @@
 use std::fs;
 use std::path::Path;
 use std::sync::mpsc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use cronclave::codec::record::Record;
 use cronclave::codec::{decode, encode};
 use cronclave::consensus::{Entry, Payload};
 use cronclave::id::{LogIndex, NodeName, Term, WriteId};
-use cronclave::shell::disk::{DataDir, Disk};
+use cronclave::jobs::command::Stamped;
+use cronclave::shell::disk::{DataDir, Disk, DiskEvent};
 
-use super::cluster::{Cluster, wait};
-use super::{apply, load, sample};
+use super::apply::Entries;
+use super::cluster::{Cluster, poll};
+use super::{load, sample};
 
 /// The length of the log, without what frames its entries.
 const LOG_LEN: u64 = 1 << 30;
 /// The entries of one group.
-const GROUP_LEN: u64 = 4_096;
+const GROUP_LEN: u64 = 16_384;
+/// How long the start may take.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 pub(crate) fn measure() {
     let mut cluster = Cluster::start(1, 0);
@@ -33,13 +37,14 @@ pub(crate) fn measure() {
     let log_len = dir_len(&data.join("log"));
     let start = Instant::now();
     cluster.spawn(0);
-    wait("the server to answer", || cluster.get(0, "/health"));
+    poll(PATIENCE, || cluster.get(0, "/health")).expect("the server answers");
     let answers = start.elapsed();
     let last = load::job_name(entries - 1);
-    wait("the last job to be there", || {
+    let read = poll(PATIENCE, || {
         let job = cluster.get(0, &format!("/v1/jobs/{last}"))?;
         (job.status == 200).then_some(())
     });
+    read.expect("the server has the last job");
     let reads = start.elapsed();
     let memory = sample::peak_memory(cluster.pid(0));
     println!(
@@ -59,13 +64,14 @@ fn fill(data: &Path, name: &NodeName) -> u64 {
     let (_, term, body) = recovered.entries.last().expect("a job was stored");
     let (term, mut entry) = (*term, decode::<Entry>("log entry", body).expect("it is an entry"));
     let (done, completions) = mpsc::channel();
-    let done = Box::new(move |completion| done.send(completion).expect("this bench listens"));
+    let done = Box::new(move |event| done.send(event).expect("this bench listens"));
     let disk = Disk::start(files, done).expect("the system gives a thread");
+    let entries = Entries::new();
     let (mut len, mut number) = (0, 0);
     while len < LOG_LEN {
         let mut group = Vec::new();
         for _ in 0..GROUP_LEN {
-            let record = next_record(&mut entry, term, number);
+            let record = next_record(&mut entry, term, &entries.entry(number));
             number += 1;
             if let Record::Entry { body, .. } = &record {
                 len += body.len() as u64;
@@ -74,17 +80,17 @@ fn fill(data: &Path, name: &NodeName) -> u64 {
         }
         disk.submit(WriteId(number), group).expect("one write waits at a time");
         let completion = completions.recv().expect("the disk's thread lives");
-        completion.result.expect("the disk works");
+        let DiskEvent::Written(written) = completion else { panic!("the disk is full") };
+        written.result.expect("the disk works");
     }
     disk.stop();
     number
 }
 
 /// Turns `entry` into the one that follows it.
-fn next_record(entry: &mut Entry, term: Term, number: u64) -> Record {
+fn next_record(entry: &mut Entry, term: Term, command: &Stamped) -> Record {
     entry.log_id.index += 1;
-    let command = encode(&apply::entry(number));
-    entry.payload = openraft::EntryPayload::Normal(Payload(command));
+    entry.payload = openraft::EntryPayload::Normal(Payload(encode(command)));
     Record::Entry { index: LogIndex(entry.log_id.index), term, body: encode(&*entry) }
 }
 

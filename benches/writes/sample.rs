@@ -127,7 +127,8 @@ fn part(is_main: bool, name: &str) -> Part {
 
 /// The ticks of CPU in a thread's `stat`, and those of them inside the kernel.
 fn ticks(stat: &str) -> [u64; 2] {
-    // The name, in parentheses, may hold anything; user and system time are the 12th and 13th after.
+    // The name, in parentheses, may hold anything; user and system time are the 12th and 13th
+    // field after it.
     let rest = stat.rsplit_once(") ").map(|(_, rest)| rest).unwrap_or_default();
     let at = |field: usize| {
         let text = rest.split(' ').nth(field).unwrap_or_default();

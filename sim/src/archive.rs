@@ -35,12 +35,13 @@ pub(crate) enum Task {
         id: RequestId,
         query: Query,
     },
-    /// For a snapshot up to this entry.
+    /// Make everything durable that was handed over before the entry `index` or for it, and give
+    /// all of it.
     Export {
         index: LogIndex,
         answer: Rc<Mailbox<History>>,
     },
-    /// By that of a snapshot.
+    /// Put this in the place of all rows.
     Replace {
         history: History,
         answer: Rc<Mailbox<()>>,
@@ -60,14 +61,14 @@ impl Archive {
         self.tasks.push(task);
     }
 
-    /// The history as of the entry `index` or later, which is durable.
+    /// The history of a snapshot up to `index`.
     pub(crate) async fn export(&self, index: LogIndex) -> History {
         let answer = Rc::new(Mailbox::default());
         self.push(Task::Export { index, answer: Rc::clone(&answer) });
         answer.pop().await
     }
 
-    /// Puts the history of a snapshot in the place of the one that is there, durably.
+    /// Puts the history of a snapshot in the place of this one.
     pub(crate) async fn replace(&self, history: History) {
         let answer = Rc::new(Mailbox::default());
         self.push(Task::Replace { history, answer: Rc::clone(&answer) });
@@ -79,16 +80,15 @@ impl Archive {
     }
 }
 
-/// Opens what is on the machine's disk.
+/// Opens what is on the machine's disk. A history that is behind the newest snapshot is made anew
+/// from that, as the shell does it.
 pub(crate) fn open(machine: &Machine) -> Result<(), HistoryError> {
     // The old one has to let go of the file before.
     drop(machine.store.borrow_mut().take());
     let mut store = Store::open(machine.history.borrow().clone(), Limits::default())?;
-    let snapshots = machine.snapshots.borrow();
-    if let Some(snapshot) = snapshots.newest()
-        && store.upto() < Some(snapshot.index())
-    {
-        replace(&mut store, snapshots.history())?;
+    let newest = machine.snapshots.borrow().newest().map(|snapshot| snapshot.index());
+    if store.upto() < newest {
+        replace(&mut store, machine.snapshots.borrow().history())?;
     }
     *machine.store.borrow_mut() = Some(store);
     Ok(())
@@ -105,39 +105,33 @@ pub(crate) async fn keep(host: Rc<Host>, shared: Rc<Shared>, index: usize) {
             continue;
         };
         sleep(shared.draw_micros(WORK_MICROS)).await;
-        let input = match task {
+        let done = match task {
             Task::Apply { upto, changes } => {
                 while machine.room.get() == Room::None {
                     sleep(FULL_RETRY).await;
                 }
-                match with_store(machine, |store| store.apply(upto, &changes)) {
-                    Ok(()) => Some(Input::HistoryKept { upto }),
-                    Err(error) => return fail(&host, &error),
-                }
+                let done = with_store(machine, |store| store.apply(upto, &changes));
+                done.map(|()| host.inbox.push(Input::HistoryKept { upto }))
             }
             Task::Read { id, query } => {
                 let page = with_store(machine, |store| store.page(&query));
-                Some(Input::HistoryRead { id, page: page.map_err(|error| error.to_string()) })
+                let page = page.map_err(|error| error.to_string());
+                host.inbox.push(Input::HistoryRead { id, page });
+                Ok(())
             }
             Task::Export { index, answer } => {
-                match with_store(machine, |store| export(store, index)) {
-                    Ok(history) => answer.push(history),
-                    Err(error) => return fail(&host, &error),
-                }
-                None
+                let history = with_store(machine, |store| export(store, index));
+                history.map(|history| answer.push(history))
             }
             Task::Replace { history, answer } => {
-                match with_store(machine, |store| replace(store, history)) {
-                    Ok(()) => answer.push(()),
-                    Err(error) => return fail(&host, &error),
-                }
-                None
+                let done = with_store(machine, |store| replace(store, history));
+                done.map(|()| answer.push(()))
             }
         };
-        host.archive.unfinished.set(host.archive.unfinished.get() - 1);
-        if let Some(input) = input {
-            host.inbox.push(input);
+        if let Err(error) = done {
+            return fail(&host, &error);
         }
+        host.archive.unfinished.set(host.archive.unfinished.get() - 1);
     }
 }
 
@@ -145,16 +139,16 @@ fn export(store: &mut Store, index: LogIndex) -> Result<History, HistoryError> {
     store.apply(index, &[])?;
     store.commit()?;
     let view = store.view()?;
-    let mut blocks = Vec::new();
+    let mut history = History { upto: view.upto(), blocks: Vec::new() };
     view.export(&mut |block| {
-        blocks.push(block);
+        history.blocks.push(block);
         Ok(())
     })?;
-    Ok(History { upto: view.upto(), blocks })
+    Ok(history)
 }
 
 fn replace(store: &mut Store, history: History) -> Result<(), HistoryError> {
-    let upto = history.upto.expect("a snapshot holds the history");
+    let upto = history.upto.expect("every snapshot here holds a history");
     store.replace(upto, history.blocks.into_iter().map(Ok))
 }
 

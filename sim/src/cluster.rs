@@ -105,8 +105,8 @@ impl Cluster {
         self.servers().filter(|&index| self.shared.host(index).is_some()).collect()
     }
 
-    /// Takes a host's power: its node dies, and of what its disk has not synced any part is lost,
-    /// torn at any byte.
+    /// Takes a host's power: its node dies, and of what its disk has not synced any sector is lost,
+    /// or torn at any byte.
     pub fn kill(&self, index: usize) {
         self.handle.kill(self.machine(index));
         let machine = self.shared.machine(index);
@@ -114,12 +114,16 @@ impl Cluster {
             host.abandon();
         }
         let rng = &mut *self.shared.rng.borrow_mut();
-        machine.disk.borrow_mut().crash(|unsynced| rng.random_range(0..=unsynced));
-        machine.snapshots.borrow_mut().crash();
+        machine.disk.borrow_mut().crash(|unsynced| match rng.random_range(0..4) {
+            0 => 0..0,
+            1 => 0..rng.random_range(0..=unsynced),
+            _ => 0..unsynced,
+        });
         // The file is the next node's before the store lets go of it: closing it writes.
         let found = machine.history.borrow().crash(|unsynced| rng.random_range(0..=unsynced));
         *machine.history.borrow_mut() = found;
         drop(machine.store.borrow_mut().take());
+        machine.snapshots.borrow_mut().crash();
     }
 
     /// Whether a host's log was cut at a start, and nobody has settled what that may have cost.

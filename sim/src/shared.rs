@@ -48,11 +48,11 @@ pub(crate) enum Room {
 pub(crate) struct Machine {
     pub(crate) config: NodeConfig,
     pub(crate) disk: RefCell<MemoryDisk>,
-    pub(crate) snapshots: RefCell<MemorySnapshots>,
     /// The file of its history of executions, in the life of the node that runs or comes next.
     pub(crate) history: RefCell<MemoryBackend>,
     /// The store in that file, while a node runs.
     pub(crate) store: RefCell<Option<Store>>,
+    pub(crate) snapshots: RefCell<MemorySnapshots>,
     pub(crate) boots: Cell<u64>,
     /// Whether its disk takes what is written to it.
     pub(crate) room: Cell<Room>,

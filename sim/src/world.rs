@@ -14,7 +14,7 @@ use cronclave::codec::record::Record;
 use cronclave::codec::snapshot::History;
 use cronclave::consensus::{SnapshotDone, SnapshotSource, SnapshotTask, TaskId};
 use cronclave::driver::{Turn, World, turn};
-use cronclave::id::{Boot, ExecutionId, RequestId, WriteId};
+use cronclave::id::{Boot, ExecutionId, LogIndex, RequestId, WriteId};
 use cronclave::node::Node;
 use cronclave::node::io::{Input, Output};
 use cronclave::node::request::Request;
@@ -68,8 +68,8 @@ pub(crate) struct Host {
     pub(crate) inbox: Mailbox<Input>,
     links: RefCell<Links>,
     writes: Mailbox<Write>,
-    tasks: Mailbox<(TaskId, SnapshotTask)>,
     pub(crate) archive: Archive,
+    tasks: Mailbox<(TaskId, SnapshotTask)>,
     open: Open,
     request_last: Cell<u64>,
     kills: RefCell<BTreeMap<ExecutionId, Rc<Mailbox<String>>>>,
@@ -157,18 +157,21 @@ impl Host {
     async fn keep_snapshots(self: Rc<Self>) {
         loop {
             let (id, task) = self.tasks.pop().await;
-            match task {
+            match &task {
                 SnapshotTask::Build(source) => {
-                    spawn_local(Rc::clone(&self).build_snapshot(id, source));
+                    let index = source.index;
+                    spawn_local(Rc::clone(&self).build_snapshot(id, task, index));
+                    continue;
                 }
                 task @ SnapshotTask::Install { .. } => {
                     self.room().await;
                     sleep(self.shared.draw_micros(SYNC_MICROS)).await;
-                    let done = task.perform(&mut self.snapshots(), &History::default());
-                    // If the node dies now, the next life finds the history behind the snapshot.
-                    let history = self.snapshots().history();
+                    let installed = self.perform_task(task, &History::default());
+                    // The node may die in between: its next life does the rest then.
+                    let history = self.machine().snapshots.borrow().history();
                     self.archive.replace(history).await;
-                    self.finish_task(id, done);
+                    self.report_task(id, installed);
+                    continue;
                 }
                 // What is not synced costs no time that a simulation could show.
                 task @ (SnapshotTask::Read { .. }
@@ -177,18 +180,20 @@ impl Host {
                 | SnapshotTask::Verify { .. }
                 | SnapshotTask::Discard { .. }) => self.perform_task(id, task),
             }
+            let done = self.perform_task(task, &History::default());
+            self.report_task(id, done);
         }
     }
 
-    async fn build_snapshot(self: Rc<Self>, id: TaskId, source: SnapshotSource) {
+    async fn build_snapshot(self: Rc<Self>, id: TaskId, task: SnapshotTask, index: LogIndex) {
         self.room().await;
-        let history = self.archive.export(source.index).await;
+        let history = self.archive.export(index).await;
         sleep(self.shared.draw_micros(SYNC_MICROS)).await;
-        let done = SnapshotTask::Build(source).perform(&mut self.snapshots(), &history);
-        self.finish_task(id, done);
+        let built = self.perform_task(task, &history);
+        self.report_task(id, built);
     }
 
-    fn perform_task(&self, id: TaskId, task: SnapshotTask) {
+    fn perform_task(&self, task: SnapshotTask, history: &History) -> Option<SnapshotDone> {
         let begins = matches!(task, SnapshotTask::Receive { offset: 0, .. });
         let has_room = self.machine().room.get() == Room::Free;
         let done = match task {
@@ -197,23 +202,24 @@ impl Host {
                 let reason = "no space is left on a simulated disk".to_owned();
                 Some(SnapshotDone::Received(Err(reason)))
             }
-            task => task.perform(&mut self.snapshots(), &History::default()),
-        };
-        if begins && done == Some(SnapshotDone::Received(Ok(()))) {
-            self.shared.count_snapshots(|counts| counts.begun += 1);
-        }
-        self.finish_task(id, done);
-    }
-
-    fn finish_task(&self, id: TaskId, done: Option<SnapshotDone>) {
-        let Some(done) = done else { return };
-        self.shared.count_snapshots(|counts| match &done {
+            task => task.perform(&mut self.machine().snapshots.borrow_mut(), history),
+        }?;
+        let mut counts = self.shared.snapshots.get();
+        match &done {
             SnapshotDone::Built(_) => counts.built += 1,
             SnapshotDone::Received(Ok(())) => counts.received += 1,
             SnapshotDone::Installed => counts.installed += 1,
             SnapshotDone::Read(_) | SnapshotDone::Received(Err(_)) | SnapshotDone::Verified(_) => {}
-        });
-        self.inbox.push(Input::SnapshotDone { id, done });
+        }
+        self.shared.snapshots.set(counts);
+        Some(done)
+    }
+
+    /// Some tasks are not answered.
+    fn report_task(&self, id: TaskId, done: Option<SnapshotDone>) {
+        if let Some(done) = done {
+            self.inbox.push(Input::SnapshotDone { id, done });
+        }
     }
 
     fn snapshots(&self) -> RefMut<'_, MemorySnapshots> {
@@ -424,8 +430,8 @@ pub(crate) async fn run_host(index: usize) {
         inbox: Mailbox::default(),
         links: RefCell::default(),
         writes: Mailbox::default(),
-        tasks: Mailbox::default(),
         archive: Archive::default(),
+        tasks: Mailbox::default(),
         open: RefCell::default(),
         request_last: Cell::default(),
         kills: RefCell::default(),
@@ -441,6 +447,7 @@ pub(crate) async fn run_host(index: usize) {
         spawn_local(Rc::clone(&host).keep_snapshots());
         spawn_local(archive::keep(Rc::clone(&host), Rc::clone(&shared), index));
     }
+    spawn_local(Rc::clone(&host).keep_snapshots());
     let mut world = SimWorld { host: Rc::clone(&host), endpoint: Arc::clone(&endpoint) };
     loop {
         let next = turn(&mut node, &mut world);

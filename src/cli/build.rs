@@ -14,6 +14,7 @@ use chrono_tz::{TZ_VARIANTS, Tz};
 use crate::cli::addr::{self, Interface};
 use crate::cli::keys::{self, KEYS, Key, Standing};
 use crate::cli::sources::{Found, Origin, Raw, Settings, split_list, without_secrets};
+use crate::codec::log::LogLimits;
 use crate::consensus::LogBounds;
 use crate::id::NodeName;
 use crate::jobs::history::change::Limits;
@@ -39,6 +40,10 @@ const HISTORY_ROWS_MAX: u64 = 10_000_000;
 const HISTORY_BYTES_MIN: u64 = 1 << 20;
 /// The most room for executions.
 const HISTORY_BYTES_MAX: u64 = 1 << 40;
+/// The shortest segment of the log, in bytes: room for some hundred records.
+const SEGMENT_LEN_MIN: u64 = 64 << 10;
+/// The longest: recovery holds one in memory.
+const SEGMENT_LEN_MAX: u64 = 1 << 30;
 /// From here on more servers are warned of.
 const SERVERS_USEFUL_MAX: u32 = 7;
 
@@ -115,6 +120,7 @@ pub(crate) fn build(
         profile,
         raft_multiplier: of.number("raft-multiplier", 1, 10)?,
         log_bounds: log_bounds(&of)?,
+        log_limits: log_limits(&of)?,
         timezone: timezone(&of)?,
         drain_timeout: of.duration("drain-timeout", Duration::ZERO)?,
         misfire_grace: of.duration("misfire-grace", Duration::ZERO)?,
@@ -160,6 +166,12 @@ fn history_limits(of: &Of<'_>) -> Result<Limits, ExitError> {
         bytes: of.size("history-bytes", HISTORY_BYTES_MIN, HISTORY_BYTES_MAX)?,
         age: of.duration("history-age", Duration::from_secs(1))?,
     })
+}
+
+/// How large the parts of the log get.
+fn log_limits(of: &Of<'_>) -> Result<LogLimits, ExitError> {
+    let segment_len = of.size("log-segment-size", SEGMENT_LEN_MIN, SEGMENT_LEN_MAX)?;
+    Ok(LogLimits { segment_len, ..LogLimits::default() })
 }
 
 /// What may change while the node runs: log level and tags.

@@ -107,6 +107,7 @@ pub(crate) const KEYS: &[Key] = &[
     built("log-keep-size", Kind::Text, "256MiB", "Log kept behind a snapshot for slow followers"),
     built("log-keep-entries", Kind::Number, "500000", "Entries kept behind a snapshot likewise"),
     built("log-max-size", Kind::Text, "1GiB", "Log without a snapshot at which writes are refused"),
+    built("log-segment-size", Kind::Text, "64MiB", "Length at which a file of the log ends"),
     Key {
         alias: "reconnect-timeout",
         ..built(

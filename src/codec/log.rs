@@ -1,48 +1,93 @@
 //! The log on disk: [`Record`]s ⇄ segments, as steps for whoever owns the files.
 //!
 //! A log is a row of numbered segments. [`LogWriter`] turns each batch of records into
-//! [`Step`]s: what to append where, what to sync, which segments to begin and which to remove. A
-//! batch is durable when all its steps are done. [`recover()`] reads the segments back, cuts what
-//! a crash left half written, and gives the writer that goes on after it. Neither touches a file;
-//! the shell does the steps on real ones, [`MemoryDisk`](super::memory_disk::MemoryDisk) in memory.
+//! [`Step`]s: what to write where, what to sync, which segments to begin and which to remove. A
+//! batch is durable when all its steps are done. [`recover()`] reads the segments back, leaves out
+//! what a crash left half written, and gives the writer that goes on after it. Neither touches a
+//! file; the shell does the steps on real ones,
+//! [`MemoryDisk`](super::memory_disk::MemoryDisk) in memory.
 //!
-//! The bytes are described in the source of the private module `format`. Each segment begins with a
-//! repetition of all facts that are still true and are no entries (the vote, the node's own facts,
-//! which entries there are), so an old segment can go as soon as its entries are purged. Each batch
-//! begins with a mark that says how much of the segment was known synced at that time.
+//! The bytes are described in `docs/log-format.md`. Each segment begins with a repetition of all
+//! facts that are still true and are no entries (the vote, the node's own facts, which entries
+//! there are), so an old segment can go as soon as its entries are purged. Each batch is a group:
+//! a mark that says how much of the segment was known synced at that time, the records, and an end
+//! that the next group overwrites. A file may hold anything behind that end: it was made as long
+//! as it will get, or was another segment before.
 //!
 //! **Invariants**
 //! - Recovery gives what the records of a prefix of the log say, and everything that was synced is
 //!   in that prefix; else it is [`LogDamage`].
 //! - Damage below an offset that some later mark names as synced is never a torn tail. Above it, in
-//!   the last segment, it is cut. [`LogWriter::seal`] marks everything written so far.
+//!   the last segment, it is cut, and [`Recovered::doubt`](super::record::Recovered::doubt) says so
+//!   until the node says [`Record::Settled`].
+//! - A vote is sealed before it counts as durable: a mark behind it names it as synced. A vote that
+//!   is cut could be given twice in one term, and elect two leaders; an entry that is cut is
+//!   fetched again.
+//! - Steps may be done again from any on that failed: each gives the same file when done twice.
 //! - A segment is removed only after one with the same facts is synced, name and content.
 //! - A batch that is refused changes nothing.
 //!
 //! **Left out on purpose**
-//! - Preallocated and recycled segments.
-//! - Choosing who may vote after a cut: [`Recovery::cut`] tells that there was one.
+//! - Making files longer ahead of time and using removed ones again: whoever owns them may.
+//! - Choosing who may vote after a cut.
 
 mod format;
 mod ledger;
 mod recover;
+mod survey;
 
 use std::fmt;
 
 use bytes::Bytes;
 
-pub use self::recover::{Cut, DamageReason, LogDamage, Recovery, recover};
+pub use self::recover::{
+    Cut, DamageReason, LogDamage, RecoverError, Recovery, recover, recover_loaded,
+};
+pub use self::survey::{
+    LOG_FORMAT, Seen, SegmentEnd, SegmentHeader, SegmentSurvey, newer_format, survey_segment,
+};
 
-use self::format::{BODY_LEN_MAX, HEADER_LEN, Header, MARK_LEN, MarkPlace, PREFIX_LEN};
+use self::format::{
+    BODY_LEN_MAX, HEAD_LEN_MAX, HEADER_LEN, Header, Life, MARK_LEN, MarkPlace, PREFIX_LEN,
+};
 use self::ledger::{Ledger, OutOfOrder};
-use super::record::Record;
-use crate::id::{LogIndex, NodeId};
+use super::record::{Doubt, Record};
+use crate::id::{ClusterId, LogIndex, NodeId};
 
-/// The longest body of a record, with its index and term, in bytes.
+/// How large the parts of a log get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogLimits {
+    /// The length in bytes at which a segment ends and the next begins; repeated facts do not
+    /// count. Longer segments go later, shorter ones repeat the facts more often. A segment holds
+    /// at least one record, however long.
+    pub segment_len: u64,
+    /// The longest body of a record, with its index and term, in bytes; at most
+    /// [`RECORD_LEN_MAX`]. Longer ones that are in the log already are read all the same.
+    pub record_len_max: usize,
+    /// How many removed segments are kept to become new ones.
+    pub spare_segments: usize,
+}
+
+/// The longest body of a record that any limit allows, with its index and term, in bytes.
 pub const RECORD_LEN_MAX: usize = BODY_LEN_MAX;
 
-/// The length in bytes at which a segment ends and the next begins: about a second of full load.
+/// The default of [`LogLimits::segment_len`]: about a second of full load.
 pub const SEGMENT_LEN: u64 = 64 << 20;
+
+impl Default for LogLimits {
+    fn default() -> Self {
+        Self { segment_len: SEGMENT_LEN, record_len_max: 16 << 20, spare_segments: 2 }
+    }
+}
+
+/// Whose log it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The node that writes it.
+    pub node: NodeId,
+    /// The cluster of that node, once it is known. It never becomes another one.
+    pub cluster: Option<ClusterId>,
+}
 
 /// The number of a segment: 1 for the first that a data directory ever had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,26 +109,24 @@ impl fmt::Display for SegmentNumber {
 /// One thing to do to the files of a log. Steps are done in order, each after the one before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Make the segment, or empty it if there is one, and write `header` to it.
+    /// Write `header` at the start of the segment. If there is no such segment it is made, of a
+    /// new file or of one that was a segment before; what follows the header may be anything.
     Create {
         /// Which segment.
         segment: SegmentNumber,
+        /// How long it will get, as far as is known, in bytes.
+        len: u64,
         /// Its first bytes: the header and the repeated facts.
         header: Bytes,
     },
-    /// Write `bytes` at the end of the segment.
-    Append {
+    /// Write `bytes` into the segment, over what is there.
+    Write {
         /// Which segment.
         segment: SegmentNumber,
+        /// At which offset, in bytes from its start.
+        at: u64,
         /// What to write.
         bytes: Bytes,
-    },
-    /// Shorten the segment to `len` bytes: what follows was half written when the node died.
-    Cut {
-        /// Which segment.
-        segment: SegmentNumber,
-        /// How many bytes stay.
-        len: u64,
     },
     /// Wait until the content of the segment is on the disk.
     Sync {
@@ -103,12 +146,18 @@ pub enum Step {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EncodeError {
     /// A record is too long.
-    #[error(
-        "a record of {len} bytes is too long for the log, at most {RECORD_LEN_MAX} are allowed"
-    )]
+    #[error("a record of {len} bytes is too long for the log, at most {max} are allowed")]
     TooLong {
         /// How long it is.
         len: usize,
+        /// The most that is allowed.
+        max: usize,
+    },
+    /// The facts that are no entries are too long to be repeated at the start of a segment.
+    #[error("facts of {len} bytes are too long for the log, at most {HEAD_LEN_MAX} are allowed")]
+    TooManyFacts {
+        /// How long they are together, in bytes.
+        len: u64,
     },
     /// The index of an entry does not follow on the one before.
     #[error("entry {found} does not follow on the log, which goes on at {expected}")]
@@ -123,8 +172,9 @@ pub enum EncodeError {
 /// Turns batches of records into steps. Clones may be thrown away, but only one may go on.
 #[derive(Clone, Debug)]
 pub struct LogWriter {
-    node: NodeId,
-    segment_len: u64,
+    owner: Owner,
+    limits: LogLimits,
+    life: Life,
     ledger: Ledger,
     /// The lowest segment that is not removed.
     oldest: SegmentNumber,
@@ -135,11 +185,14 @@ pub struct LogWriter {
 #[derive(Clone, Copy, Debug)]
 struct Current {
     number: SegmentNumber,
+    /// Where the log ends and the next group begins.
     len: u64,
     /// Where the records that are not repeated begin.
     head_end: u64,
     /// How many bytes are known to be on the disk when all steps so far are done.
     synced: u64,
+    /// Up to where a mark that is itself on the disk then names all as synced, that mark included.
+    sealed: u64,
     /// The checksum of the last frame.
     chain: u32,
 }
@@ -153,7 +206,7 @@ struct Plan {
     rolled: Rolled,
 }
 
-/// Whether a batch begins a segment.
+/// Whether a segment was begun whose name is not synced.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Rolled {
     #[default]
@@ -162,26 +215,43 @@ enum Rolled {
 }
 
 impl LogWriter {
-    /// The writer of an empty log of the node `node`.
-    pub fn new(node: NodeId) -> Self {
+    /// The writer of an empty log.
+    pub fn new(owner: Owner, limits: LogLimits) -> Self {
         Self {
-            node,
-            segment_len: SEGMENT_LEN,
+            owner,
+            limits,
+            life: Life(1),
             ledger: Ledger::default(),
             oldest: SegmentNumber(1),
             current: None,
         }
     }
 
-    /// Ends segments at `len` bytes instead of [`SEGMENT_LEN`]; the repeated facts do not count.
-    pub fn with_segment_len(mut self, len: u64) -> Self {
-        self.segment_len = len;
-        self
+    /// The node is a member of `cluster`, which the segments that begin from here on say.
+    pub fn set_cluster(&mut self, cluster: ClusterId) {
+        self.owner.cluster = Some(cluster);
+    }
+
+    /// How large the parts of the log get.
+    pub fn limits(&self) -> LogLimits {
+        self.limits
     }
 
     /// The index that the next entry has to have; `None` if it may have any.
     pub fn next_index(&self) -> Option<LogIndex> {
         self.ledger.span.map(|span| LogIndex(span.next))
+    }
+
+    /// The segment that is written and the offset in it where the next group begins, when all
+    /// steps so far are done; `None` while there is no segment.
+    pub fn end(&self) -> Option<(SegmentNumber, u64)> {
+        self.current.map(|current| (current.number, current.len))
+    }
+
+    /// Whether damage to anything that was written is found when all steps so far are done; if
+    /// not, [`LogWriter::seal`] makes it so.
+    pub fn is_sealed(&self) -> bool {
+        self.current.is_none_or(|current| current.sealed == current.len)
     }
 
     /// The steps that make `batch` durable. Without a record but [`Record::Committed`], which is a
@@ -191,15 +261,13 @@ impl LogWriter {
     /// If a record is too long or an entry is out of order; nothing is changed then.
     pub fn encode(&mut self, batch: &[Record]) -> Result<Vec<Step>, EncodeError> {
         self.check(batch)?;
-        let frame_len = |record: &Record| (PREFIX_LEN + format::body_len(record)) as u64;
         let Some(first) = batch.first() else { return Ok(Vec::new()) };
         let mut plan = Plan::default();
         let mut number = self.begin_group(&mut plan, MARK_LEN as u64 + frame_len(first));
         for record in batch {
-            let len = frame_len(record);
-            if self.is_full(len) {
+            if self.is_full(frame_len(record)) {
                 self.sync(&mut plan);
-                number = self.begin_group(&mut plan, len);
+                number = self.begin_group(&mut plan, frame_len(record));
             }
             self.append(&mut plan, |bytes, chain| format::put_record(bytes, chain, record));
             self.take(record, number);
@@ -210,8 +278,10 @@ impl LogWriter {
             return Ok(plan.steps);
         }
         self.sync(&mut plan);
-        if plan.rolled == Rolled::Yes {
-            plan.steps.push(Step::SyncDir);
+        self.sync_names(&mut plan);
+        let is_sealed = |record: &Record| matches!(record, Record::Vote(_) | Record::Doubt(_));
+        if batch.iter().any(is_sealed) {
+            self.put_seal(&mut plan);
         }
         let needed = self.ledger.oldest_home().unwrap_or(number);
         while self.oldest < needed {
@@ -222,31 +292,76 @@ impl LogWriter {
     }
 
     /// The steps that mark everything written so far as synced, so that damage to it is never
-    /// taken for a torn tail. For a log that has been idle for a moment; none if it is empty.
+    /// taken for a torn tail. For a log that has been idle for a moment; none if it is sealed.
     pub fn seal(&mut self) -> Vec<Step> {
         let Some(current) = self.current else { return Vec::new() };
         let mut plan = Plan::default();
         if current.synced < current.len {
             self.sync(&mut plan);
         }
-        self.put_mark(&mut plan);
-        self.sync(&mut plan);
+        if !self.is_sealed() {
+            self.put_seal(&mut plan);
+        }
+        plan.steps
+    }
+
+    /// The steps with which a log goes on after recovery has read it up to its end: a mark of the
+    /// next life, which nothing that an earlier life left behind the end can follow on, and the
+    /// doubt, if there is a new one. With `anew`, the segment of that number has no whole head, and
+    /// is begun again.
+    fn begin_life(&mut self, doubt: Option<Doubt>, anew: Option<SegmentNumber>) -> Vec<Step> {
+        // If the last recovery was broken off, part of its mark may stand where this one's comes.
+        // One with a doubt must not complete the mark of one without, and leave its doubt out.
+        let lives = if doubt.is_some() { 2 } else { 1 };
+        self.life = Life(self.life.0.saturating_add(lives));
+        let mut plan = Plan::default();
+        match anew {
+            Some(number) => {
+                self.roll(&mut plan);
+                let begun = self.current.map(|current| current.number);
+                assert_eq!(begun, Some(number), "the last segment follows on the one before");
+            }
+            // What was read may not be on the disk yet, and the mark will say that it is.
+            None => self.sync(&mut plan),
+        }
+        if doubt.is_some() || anew.is_some() {
+            self.put_mark(&mut plan);
+        }
+        // Not in the head of a segment that is begun again: who has read the segments before knows
+        // better than a head.
+        if let Some(doubt) = doubt.map(Record::Doubt) {
+            self.append(&mut plan, |bytes, chain| format::put_record(bytes, chain, &doubt));
+            self.take(&doubt, self.oldest);
+        }
+        if doubt.is_some() || anew.is_some() {
+            self.sync(&mut plan);
+        }
+        plan.steps.push(Step::SyncDir);
+        plan.rolled = Rolled::No;
+        self.put_seal(&mut plan);
         plan.steps
     }
 
     fn check(&self, batch: &[Record]) -> Result<(), EncodeError> {
         let mut span = self.ledger.span;
+        let mut facts = self.ledger.head_len();
         for record in batch {
-            let len = format::body_len(record);
-            if len > RECORD_LEN_MAX {
-                return Err(EncodeError::TooLong { len });
+            let (len, max) = (format::body_len(record), self.limits.record_len_max);
+            if len > max.min(RECORD_LEN_MAX) {
+                return Err(EncodeError::TooLong { len, max });
+            }
+            if !matches!(record, Record::Entry { .. }) {
+                facts += frame_len(record);
             }
             span = ledger::advance(span, record).map_err(|error| {
                 let OutOfOrder { expected, found } = error;
                 EncodeError::OutOfOrder { expected, found }
             })?;
         }
-        Ok(())
+        match facts > HEAD_LEN_MAX - format::SPAN_LEN as u64 {
+            true => Err(EncodeError::TooManyFacts { len: facts }),
+            false => Ok(()),
+        }
     }
 
     fn take(&mut self, record: &Record, home: SegmentNumber) {
@@ -267,7 +382,7 @@ impl LogWriter {
     fn is_full(&self, len: u64) -> bool {
         self.current.is_some_and(|current| {
             let used = current.len - current.head_end;
-            used > MARK_LEN as u64 && used.saturating_add(len) > self.segment_len
+            used > MARK_LEN as u64 && used.saturating_add(len) > self.limits.segment_len
         })
     }
 
@@ -278,44 +393,52 @@ impl LogWriter {
             self.sync(plan);
         }
         // Else a crash might keep the name of the new segment and not that of the one before.
-        if plan.rolled == Rolled::Yes {
-            plan.steps.push(Step::SyncDir);
-        }
+        self.sync_names(plan);
         let (number, chain) = match before {
             Some((number, chain)) => (number.next(), chain),
             None => (SegmentNumber(1), 0),
         };
-        // The checksums of the head continue that of the header, which holds the head's length.
-        let put_head = |out: &mut Vec<u8>, mut chain: u32| {
-            for record in self.ledger.records() {
-                chain = format::put_record(out, chain, &record);
-            }
-            if let Some(span) = self.ledger.span {
-                chain = format::put_span(out, chain, span);
-            }
-            chain
-        };
-        let head_len = self.head_len();
-        let header = Header { node: self.node, number, chain, head_len }.encode();
+        let (owner, life) = (self.owner, self.life);
+        let first = self.ledger.span.map_or(0, |span| span.next);
+        let head_len = self.ledger.head_len();
+        let header = Header { owner, number, chain, first, life, head_len }.encode();
         let mut bytes = header.to_vec();
-        let chain = put_head(&mut bytes, format::header_chain(&header));
+        // The checksums of the head continue that of the header, which holds the head's length.
+        let mut chain = format::header_chain(&header);
+        for record in self.ledger.records() {
+            chain = format::put_record(&mut bytes, chain, &record);
+        }
+        if let Some(span) = self.ledger.span {
+            chain = format::put_span(&mut bytes, chain, span);
+        }
         let len = bytes.len() as u64;
         assert_eq!(len, HEADER_LEN as u64 + head_len, "the head is as long as its header says");
-        self.current = Some(Current { number, len, head_end: len, synced: 0, chain });
-        plan.steps.push(Step::Create { segment: number, header: Bytes::from(bytes) });
+        self.current = Some(Current { number, len, head_end: len, synced: 0, sealed: 0, chain });
+        let whole_len = len.saturating_add(self.limits.segment_len).saturating_add(SLACK);
+        plan.steps.push(Step::Create {
+            segment: number,
+            len: whole_len / SLACK * SLACK,
+            header: Bytes::from(bytes),
+        });
         plan.rolled = Rolled::Yes;
-    }
-
-    fn head_len(&self) -> u64 {
-        let records = self.ledger.records().map(|record| PREFIX_LEN + format::body_len(&record));
-        let span = if self.ledger.span.is_some() { format::SPAN_LEN } else { 0 };
-        (records.sum::<usize>() + span) as u64
     }
 
     fn put_mark(&mut self, plan: &mut Plan) {
         let Some(current) = self.current else { return };
-        let place = MarkPlace { node: self.node, number: current.number, at: current.len };
-        self.append(plan, |bytes, chain| format::put_mark(bytes, chain, place, current.synced));
+        let (node, number, at) = (self.owner.node, current.number, current.len);
+        let (place, life) = (MarkPlace { node, number, at }, self.life);
+        self.append(plan, |bytes, chain| {
+            format::put_mark(bytes, chain, place, current.synced, life)
+        });
+    }
+
+    /// Marks everything before as synced, durably.
+    fn put_seal(&mut self, plan: &mut Plan) {
+        self.put_mark(plan);
+        self.sync(plan);
+        if let Some(current) = &mut self.current {
+            current.sealed = current.len;
+        }
     }
 
     /// Lets `put` add one frame to what the current segment gets next.
@@ -330,8 +453,11 @@ impl LogWriter {
         if let Some(current) = self.current
             && !plan.bytes.is_empty()
         {
-            let bytes = Bytes::from(std::mem::take(&mut plan.bytes));
-            plan.steps.push(Step::Append { segment: current.number, bytes });
+            let mut bytes = std::mem::take(&mut plan.bytes);
+            let at = current.len - bytes.len() as u64;
+            format::put_end(&mut bytes, current.chain);
+            let bytes = Bytes::from(bytes);
+            plan.steps.push(Step::Write { segment: current.number, at, bytes });
         }
     }
 
@@ -342,6 +468,21 @@ impl LogWriter {
             current.synced = current.len;
         }
     }
+
+    fn sync_names(&self, plan: &mut Plan) {
+        if plan.rolled == Rolled::Yes {
+            plan.steps.push(Step::SyncDir);
+            plan.rolled = Rolled::No;
+        }
+    }
+}
+
+/// Room behind the end of a full segment, for the marks and the end that follow. Files are a
+/// multiple of it long.
+const SLACK: u64 = 4_096;
+
+fn frame_len(record: &Record) -> u64 {
+    (PREFIX_LEN + format::body_len(record)) as u64
 }
 
 #[cfg(test)]

@@ -1,49 +1,72 @@
 //! A disk in memory that forgets what was not synced: [`MemoryDisk`].
 //!
 //! It does the same [`Step`]s as the shell does on real files, one at a time, so a simulation can
-//! let a node die between any two of them. A crash keeps of each file what was synced and as much
-//! of the rest as the simulation says, torn at any byte; a file whose name was not synced may be
-//! gone, and one whose removal was not synced may be back.
+//! let a node die between any two of them. Files consist of sectors. Of each sector that was
+//! written and not synced, a crash keeps as much as the simulation says: nothing, all, or some of
+//! its new bytes, whatever becomes of the sectors around it. A file whose name was not synced may
+//! be gone, and one whose removal was not synced may be back. A removed segment is kept as a spare,
+//! with all that is in it, and becomes a new one.
 //!
 //! **Left out on purpose**
 //! - Time: whoever owns the disk decides when the next step is done.
 //! - The files of snapshots: [`MemorySnapshots`](super::memory_snapshots::MemorySnapshots).
+//! - Disks that lose what they said was synced, or that change a byte which is not written.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::log::{EncodeError, LogDamage, LogWriter, Recovery, SegmentNumber, Step, recover};
+use super::log::{
+    EncodeError, LogDamage, LogLimits, LogWriter, Owner, Recovery, SegmentNumber, Step,
+    recover_loaded,
+};
 use super::record::{Record, Recovered, Snapshot};
-use crate::id::{LogIndex, NodeId};
+use crate::id::{ClusterId, LogIndex, NodeId};
+
+/// How much a disk writes as one, in bytes.
+const SECTOR_LEN: usize = 512;
 
 /// The log of one node, in memory, and the newest snapshot beside it. See the module.
 #[derive(Clone, Debug)]
 pub struct MemoryDisk {
-    node: NodeId,
-    segment_len: u64,
+    owner: Owner,
+    limits: LogLimits,
+    sector_len: usize,
     writer: LogWriter,
-    segments: BTreeMap<SegmentNumber, MemoryFile>,
-    /// Segments whose removal a crash may undo.
-    removed: BTreeMap<SegmentNumber, MemoryFile>,
+    files: BTreeMap<FileId, MemoryFile>,
+    file_last: u64,
+    /// The segments that there are.
+    names: BTreeMap<SegmentNumber, FileId>,
+    /// Those that a crash leaves.
+    synced_names: BTreeMap<SegmentNumber, FileId>,
+    /// What was done to names since they were synced.
+    renames: Vec<Rename>,
+    spares: VecDeque<FileId>,
+    /// Spares that a crash may bring back as segments.
+    unsynced_spares: VecDeque<FileId>,
     snapshot: Option<Snapshot>,
     pending: VecDeque<Task>,
 }
 
-/// A file, and how much of it a crash cannot take.
+/// One file, whatever it is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct FileId(u64);
+
+/// A file as it is read, and as it is on the disk.
 #[derive(Clone, Debug, Default)]
 struct MemoryFile {
     bytes: Vec<u8>,
-    synced: usize,
-    name: Name,
+    synced: Vec<u8>,
+    /// The sectors in which the two may differ.
+    unsynced: BTreeSet<usize>,
 }
 
-/// Whether the name of a file is on the disk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Name {
-    #[default]
-    Unsynced,
-    Synced,
+/// What a step does to a name.
+#[derive(Clone, Copy, Debug)]
+enum Rename {
+    Appears(SegmentNumber, FileId),
+    Goes(SegmentNumber),
 }
 
 /// What the disk has yet to do.
@@ -56,12 +79,19 @@ enum Task {
 impl MemoryDisk {
     /// The empty disk of the node `node`.
     pub fn new(node: NodeId) -> Self {
+        let (owner, limits) = (Owner { node, cluster: None }, LogLimits::default());
         Self {
-            node,
-            segment_len: super::log::SEGMENT_LEN,
-            writer: LogWriter::new(node),
-            segments: BTreeMap::new(),
-            removed: BTreeMap::new(),
+            owner,
+            limits,
+            sector_len: SECTOR_LEN,
+            writer: LogWriter::new(owner, limits),
+            files: BTreeMap::new(),
+            file_last: 0,
+            names: BTreeMap::new(),
+            synced_names: BTreeMap::new(),
+            renames: Vec::new(),
+            spares: VecDeque::new(),
+            unsynced_spares: VecDeque::new(),
             snapshot: None,
             pending: VecDeque::new(),
         }
@@ -69,9 +99,21 @@ impl MemoryDisk {
 
     /// Ends segments at `len` bytes, so that a short run sees many of them.
     pub fn with_segment_len(mut self, len: u64) -> Self {
-        self.segment_len = len;
-        self.writer = self.writer.with_segment_len(len);
+        self.limits.segment_len = len;
+        self.writer = LogWriter::new(self.owner, self.limits);
         self
+    }
+
+    /// Makes sectors `len` bytes long, at least 1, so that a short record has several.
+    pub fn with_sector_len(mut self, len: usize) -> Self {
+        self.sector_len = len.max(1);
+        self
+    }
+
+    /// The node is a member of `cluster`; see [`LogWriter::set_cluster`].
+    pub fn set_cluster(&mut self, cluster: ClusterId) {
+        self.owner.cluster = Some(cluster);
+        self.writer.set_cluster(cluster);
     }
 
     /// Queues a snapshot, if any, and then the steps that make `batch` durable.
@@ -104,6 +146,11 @@ impl MemoryDisk {
         self.writer.next_index()
     }
 
+    /// Where the log ends once nothing is queued; see [`LogWriter::end`].
+    pub fn end(&self) -> Option<(SegmentNumber, u64)> {
+        self.writer.end()
+    }
+
     /// How many steps are queued. What was queued before is durable when there are none.
     pub fn pending(&self) -> usize {
         self.pending.len()
@@ -132,29 +179,29 @@ impl MemoryDisk {
         while self.step() > 0 {}
     }
 
-    /// The machine loses its power. `keep` is asked, for each file with something not synced, how
-    /// many of that many bytes are on the disk all the same. A file whose name was not synced is
-    /// gone if the answer is 0; one whose removal was not synced is back unless it is 0.
-    pub fn crash(&mut self, mut keep: impl FnMut(usize) -> usize) {
+    /// The machine loses its power. `keep` is asked, for each sector that is not synced, which of
+    /// its so many bytes are on the disk all the same; the others are as they were. It is asked
+    /// too, of one byte, for each name that is not synced, whether it came or went: an empty answer
+    /// says that it did not.
+    pub fn crash(&mut self, mut keep: impl FnMut(usize) -> Range<usize>) {
         self.pending.clear();
-        for (number, file) in std::mem::take(&mut self.removed) {
-            if keep(file.bytes.len()) > 0 {
-                self.segments.entry(number).or_insert(file);
+        for rename in std::mem::take(&mut self.renames) {
+            if keep(1).is_empty() {
+                continue;
             }
+            match rename {
+                Rename::Appears(segment, file) => self.synced_names.insert(segment, file),
+                Rename::Goes(segment) => self.synced_names.remove(&segment),
+            };
         }
-        self.segments.retain(|_, file| {
-            let unsynced = file.bytes.len() - file.synced;
-            if file.name == Name::Synced && unsynced == 0 {
-                return true;
-            }
-            let asked = if unsynced == 0 { file.bytes.len() } else { unsynced };
-            let kept = keep(asked);
-            file.bytes.truncate(file.synced + kept.min(unsynced));
-            file.synced = file.bytes.len();
-            let stays = file.name == Name::Synced || kept > 0;
-            file.name = Name::Synced;
-            stays
-        });
+        self.names = self.synced_names.clone();
+        for file in self.files.values_mut() {
+            file.crash(self.sector_len, &mut keep);
+        }
+        self.unsynced_spares.clear();
+        let named: BTreeSet<FileId> = self.names.values().copied().collect();
+        self.spares = self.files.keys().filter(|file| !named.contains(file)).copied().collect();
+        self.forget_files();
     }
 
     /// Starts again from what is on the disk, and does the repairs; a crash may follow any of them
@@ -174,67 +221,131 @@ impl MemoryDisk {
     /// If the log is damaged.
     pub fn recover_unrepaired(&mut self) -> Result<Recovered, LogDamage> {
         let Recovery { recovered, writer, repairs, .. } = self.read()?;
-        self.writer = writer.with_segment_len(self.segment_len);
+        self.writer = writer;
         self.pending = repairs.into_iter().map(Task::Step).collect();
         Ok(recovered)
     }
 
-    /// What [`recover()`] makes of the files as they are now. Changes nothing.
+    /// What [`recover()`](super::log::recover()) makes of the files as they are now. Changes
+    /// nothing.
     ///
     /// # Errors
     /// If the log is damaged.
     pub fn read(&self) -> Result<Recovery, LogDamage> {
-        let segments = self.segments.iter();
-        let copy = |file: &MemoryFile| Bytes::copy_from_slice(&file.bytes);
-        let segments = segments.map(|(&number, file)| (number, copy(file))).collect();
-        recover(self.node, &segments, self.snapshot.clone())
+        let bytes_of = |file: &FileId| Bytes::copy_from_slice(&self.files[file].bytes);
+        let segments = self.names.iter().map(|(&number, file)| (number, bytes_of(file))).collect();
+        recover_loaded(self.owner, self.limits, &segments, self.snapshot.clone())
     }
 
-    /// The segments that there are, and their lengths in bytes.
+    /// The segments that there are, and the lengths of their files in bytes.
     pub fn segments(&self) -> impl Iterator<Item = (SegmentNumber, usize)> {
-        self.segments.iter().map(|(&number, file)| (number, file.bytes.len()))
+        self.names.iter().map(|(&number, file)| (number, self.files[file].bytes.len()))
+    }
+
+    /// What the file of a segment holds, up to the last byte that was ever written.
+    pub fn file(&self, segment: SegmentNumber) -> Option<&[u8]> {
+        let file = self.names.get(&segment)?;
+        self.files.get(file).map(|file| &file.bytes[..])
     }
 
     /// Flips the bits of `mask` in one byte of a segment, as rot does. Nothing if there is no such
     /// byte.
     pub fn rot(&mut self, segment: SegmentNumber, offset: usize, mask: u8) {
-        let file = self.segments.get_mut(&segment);
-        if let Some(byte) = file.and_then(|file| file.bytes.get_mut(offset)) {
-            *byte ^= mask;
+        let file = self.names.get(&segment).and_then(|file| self.files.get_mut(file));
+        let Some(file) = file else { return };
+        for bytes in [&mut file.bytes, &mut file.synced] {
+            if let Some(byte) = bytes.get_mut(offset) {
+                *byte ^= mask;
+            }
         }
     }
 
     fn perform(&mut self, step: Step) {
         match step {
-            Step::Create { segment, header } => {
-                let bytes = header.to_vec();
-                let file = MemoryFile { bytes, ..MemoryFile::default() };
-                self.removed.remove(&segment);
-                self.segments.insert(segment, file);
+            Step::Create { segment, len: _, header } => {
+                let file = match self.names.get(&segment) {
+                    Some(&file) => file,
+                    None => self.begin_file(segment),
+                };
+                self.write_file(file, 0, &header);
             }
-            Step::Append { segment, bytes } => self.file(segment).bytes.extend_from_slice(&bytes),
-            Step::Cut { segment, len } => {
-                let file = self.file(segment);
-                file.bytes.truncate(usize::try_from(len).unwrap_or(usize::MAX));
-                file.synced = file.synced.min(file.bytes.len());
+            Step::Write { segment, at, bytes } => {
+                let at = usize::try_from(at).expect("a file in memory has offsets of memory");
+                self.write_file(self.names[&segment], at, &bytes);
             }
             Step::Sync { segment } => {
-                let file = self.file(segment);
-                file.synced = file.bytes.len();
+                let file = self.files.get_mut(&self.names[&segment]);
+                file.expect("a name has a file").sync(self.sector_len);
             }
-            Step::SyncDir => {
-                self.removed.clear();
-                self.segments.values_mut().for_each(|file| file.name = Name::Synced);
-            }
+            Step::SyncDir => self.sync_names(),
             Step::Remove { segment } => {
-                if let Some(file) = self.segments.remove(&segment) {
-                    self.removed.insert(segment, file);
+                if let Some(file) = self.names.remove(&segment) {
+                    self.renames.push(Rename::Goes(segment));
+                    self.unsynced_spares.push_back(file);
                 }
             }
         }
     }
 
-    fn file(&mut self, segment: SegmentNumber) -> &mut MemoryFile {
-        self.segments.get_mut(&segment).expect("a segment is created before it is used")
+    /// Gives `segment` a spare file, if there is one, or a new one.
+    fn begin_file(&mut self, segment: SegmentNumber) -> FileId {
+        let file = self.spares.pop_front().unwrap_or_else(|| {
+            self.file_last += 1;
+            self.files.insert(FileId(self.file_last), MemoryFile::default());
+            FileId(self.file_last)
+        });
+        self.names.insert(segment, file);
+        self.renames.push(Rename::Appears(segment, file));
+        file
+    }
+
+    fn write_file(&mut self, file: FileId, at: usize, bytes: &[u8]) {
+        let file = self.files.get_mut(&file).expect("a name has a file");
+        file.write(at, bytes, self.sector_len);
+    }
+
+    fn sync_names(&mut self) {
+        self.renames.clear();
+        self.synced_names = self.names.clone();
+        self.spares.append(&mut self.unsynced_spares);
+        self.forget_files();
+    }
+
+    /// Keeps as many spares as the limits say, and no file that has no name.
+    fn forget_files(&mut self) {
+        self.spares.truncate(self.limits.spare_segments);
+        let used: BTreeSet<FileId> =
+            self.names.values().chain(self.spares.iter()).copied().collect();
+        self.files.retain(|file, _| used.contains(file));
+    }
+}
+
+impl MemoryFile {
+    fn write(&mut self, at: usize, bytes: &[u8], sector_len: usize) {
+        let end = at + bytes.len();
+        self.bytes.resize(self.bytes.len().max(end), 0);
+        self.bytes[at..end].copy_from_slice(bytes);
+        self.unsynced.extend(at / sector_len..end.div_ceil(sector_len));
+    }
+
+    fn sync(&mut self, sector_len: usize) {
+        self.crash(sector_len, &mut |len| 0..len);
+    }
+
+    /// Keeps of each unsynced sector what `keep` says.
+    fn crash(&mut self, sector_len: usize, keep: &mut impl FnMut(usize) -> Range<usize>) {
+        // The length of a file is set ahead of time: what is lost of it reads as zeros.
+        self.synced.resize(self.bytes.len(), 0);
+        for sector in std::mem::take(&mut self.unsynced) {
+            let start = sector * sector_len;
+            let len = sector_len.min(self.bytes.len() - start);
+            let kept = keep(len);
+            let kept = start + kept.start.min(len)..start + kept.end.min(len);
+            if !kept.is_empty() {
+                self.synced[kept.clone()].copy_from_slice(&self.bytes[kept]);
+            }
+            let whole = start..start + len;
+            self.bytes[whole.clone()].copy_from_slice(&self.synced[whole]);
+        }
     }
 }

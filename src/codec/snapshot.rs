@@ -33,7 +33,8 @@ pub const BLOCK_PREFIX_LEN: usize = 4;
 pub const META_LEN_MAX: u64 = 1 << 20;
 
 const MAGIC: [u8; 8] = *b"CRONSNAP";
-const FORMAT: u32 = 1;
+/// The version of the format. A change of the bytes raises it, and that of `node.json`.
+pub const FORMAT: u32 = 1;
 /// Where the header's own checksum stands.
 const CHECK_AT: usize = HEADER_LEN - 4;
 

@@ -1,17 +1,21 @@
 //! The log on disk against a model of it: [`fuzz_log_recover`].
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use bytes::Bytes;
 
-use crate::codec::log::{SegmentNumber, recover};
+use crate::codec::log::{Cut, LogLimits, Owner, SegmentNumber, recover_loaded};
 use crate::codec::memory_disk::MemoryDisk;
 use crate::codec::record::{Record, Recovered, Snapshot};
 use crate::codec::snapshot::{self, SnapshotFile};
-use crate::id::{LogIndex, NodeId, Term};
+use crate::id::{ClusterId, LogIndex, NodeId, Term};
 
 /// Short, so that a few records fill many segments.
 const SEGMENT_LEN: u64 = 160;
+
+/// How long the sectors of a disk may be, in bytes: from one byte to several segments.
+const SECTOR_LENS: [usize; 4] = [1, 16, 64, 512];
 
 /// The most operations of one run: the model keeps a state for each record.
 const OPERATIONS_MAX: usize = 200;
@@ -43,25 +47,26 @@ fn read_arbitrary_bytes(bytes: &[u8]) {
         segments.insert(SegmentNumber(number), Bytes::copy_from_slice(segment));
         rest = after;
     }
-    let node = NodeId(segments.len() as u64);
+    let owner = Owner { node: NodeId(segments.len() as u64), cluster: None };
     // Either answer is right: only what it does on the way matters.
-    let _either = recover(node, &segments, snapshot::decode(rest).ok()).is_ok();
+    let snapshot = snapshot::decode(rest).ok();
+    let _either = recover_loaded(owner, LogLimits::default(), &segments, snapshot).is_ok();
 }
 
 /// Carries out orders on a disk and on a model of it.
 fn write_crash_and_recover(bytes: &[u8]) {
     let mut orders = Orders(bytes);
-    let mut run = Run::new();
+    let mut run = Run::new(SECTOR_LENS[orders.number_below(SECTOR_LENS.len())]);
     for _ in 0..OPERATIONS_MAX {
         if orders.0.is_empty() {
             break;
         }
-        match orders.byte() % 8 {
-            0..=4 => run.write(&mut orders),
-            5 => run.seal(),
-            6 => run.crash(&mut orders),
-            7 => run.rot_a_copy(&mut orders),
-            8.. => unreachable!("a number modulo 8 is below 8"),
+        match orders.byte() % 16 {
+            0..=8 => run.write(&mut orders),
+            9 | 10 => run.seal(),
+            11..=13 => run.crash(&mut orders),
+            14 => run.rot_a_copy(&mut orders),
+            15.. => run.disk.set_cluster(ClusterId(5)),
         }
     }
     run.check_the_end();
@@ -82,6 +87,16 @@ impl Orders<'_> {
         if limit == 0 { 0 } else { number % limit }
     }
 
+    /// Which of `len` bytes that are not synced a crash leaves: none, all, or some at an end.
+    fn kept(&mut self, len: usize) -> Range<usize> {
+        match self.byte() % 4 {
+            0 => 0..0,
+            1 => 0..len,
+            2 => 0..self.number_below(len + 1),
+            3.. => self.number_below(len + 1)..len,
+        }
+    }
+
     fn body(&mut self) -> Bytes {
         let (byte, len) = (self.byte(), usize::from(self.byte() % 48));
         Bytes::from(vec![byte; len])
@@ -98,8 +113,9 @@ struct Run {
 }
 
 impl Run {
-    fn new() -> Self {
+    fn new(sector_len: usize) -> Self {
         let disk = MemoryDisk::new(NODE).with_segment_len(SEGMENT_LEN);
+        let disk = disk.with_sector_len(sector_len);
         Self { disk, states: vec![Model::default()], synced: 0 }
     }
 
@@ -129,7 +145,7 @@ impl Run {
             self.disk.finish();
             self.note_synced(&batch);
         } else {
-            (0..choice % 8).for_each(|_| {
+            (0..choice % 16).for_each(|_| {
                 self.disk.step();
             });
         }
@@ -151,33 +167,55 @@ impl Run {
     }
 
     fn crash(&mut self, orders: &mut Orders<'_>) {
-        self.disk.crash(|unsynced| orders.number_below(unsynced + 1));
-        if orders.byte().is_multiple_of(4) {
+        self.disk.crash(|len| orders.kept(len));
+        for _ in 0..(orders.byte() % 8).saturating_sub(4) {
             // The node dies again, between the repairs.
-            let first = self.disk.recover_unrepaired();
-            self.find(&first.expect("a crash is no damage"));
-            (0..orders.byte() % 4).for_each(|_| {
+            self.recover_unrepaired();
+            (0..orders.byte() % 8).for_each(|_| {
                 self.disk.step();
             });
-            self.disk.crash(|unsynced| orders.number_below(unsynced + 1));
+            self.disk.crash(|len| orders.kept(len));
         }
-        let recovered = self.disk.recover().expect("a crash is no damage");
-        let at = self.find(&recovered);
+        self.recover_unrepaired();
+        self.disk.finish();
+    }
+
+    /// Starts again and checks what is there: a prefix, and whether it is in doubt. From here on
+    /// that is all there is, however often the repairs are broken off.
+    fn recover_unrepaired(&mut self) {
+        let cut = self.disk.read().expect("a crash is no damage").cut;
+        let recovered = self.disk.recover_unrepaired().expect("a crash is no damage");
+        let at = self.find(&recovered, cut);
+        let state = &self.states[at];
+        match (cut, state.recovered.doubt, recovered.doubt) {
+            (None, before, after) => assert_eq!(before, after, "doubt stays as it is"),
+            (Some(_), before, Some(after)) => {
+                assert!(after.next.0 <= state.next, "doubt begins where the log ends");
+                assert!(before.is_none_or(|before| after.next <= before.next), "doubt only grows");
+            }
+            (Some(cut), _, None) => panic!("{cut:?} leaves no doubt"),
+        }
         self.states.truncate(at + 1);
+        self.states[at].recovered.doubt = recovered.doubt;
         self.synced = at;
     }
 
     /// The prefix that `recovered` is the state of, which holds everything synced.
-    fn find(&self, recovered: &Recovered) -> usize {
-        // Some records change nothing but which entry is next.
+    fn find(&self, recovered: &Recovered, cut: Option<Cut>) -> usize {
+        // Some records change nothing but which entry is next, or whether there is doubt.
         let next = self.disk.next_index().map_or(0, |next| next.0);
-        let is_it = |at: &usize| self.states[*at].next == next && self.is(recovered, *at);
+        let is_it = |at: &usize| {
+            let state = &self.states[*at];
+            let is_doubt = cut.is_some() || state.recovered.doubt == recovered.doubt;
+            state.next == next && is_doubt && self.is(recovered, *at)
+        };
         let found = (self.synced..self.states.len()).rev().find(is_it);
         found.unwrap_or_else(|| panic!("synced {}, recovered {recovered:?}", self.synced))
     }
 
     fn is(&self, recovered: &Recovered, at: usize) -> bool {
-        let without = Recovered { snapshot: None, ..recovered.clone() };
+        let doubt = self.states[at].recovered.doubt;
+        let without = Recovered { snapshot: None, doubt, ..recovered.clone() };
         self.states[at].recovered == without
     }
 
@@ -185,20 +223,24 @@ impl Run {
     fn rot_a_copy(&mut self, orders: &mut Orders<'_>) {
         self.disk.finish();
         self.seal();
+        let Some((last, end)) = self.disk.end() else { return };
+        let end = usize::try_from(end).expect("a short segment");
         let mut copy = self.disk.clone();
         let segments: Vec<_> = copy.segments().collect();
-        let Some(&(last, last_len)) = segments.last() else { return };
         let (segment, len) = segments[orders.number_below(segments.len())];
         let offset = orders.number_below(len);
         copy.rot(segment, offset, 1 << (orders.byte() % 8));
-        let is_seal = segment == last && offset >= last_len - SEAL_LEN;
+        let is_sealed = segment == last && offset < end - SEAL_LEN;
+        let is_seal = segment == last && !is_sealed && offset < end + END_LEN;
         match copy.read() {
             Ok(recovery) => {
-                assert!(is_seal, "rot in segment {segment} at {offset} is seen");
+                assert!(!is_sealed, "rot in segment {segment} at {offset} is seen");
                 assert!(self.is(&recovery.recovered, self.written()), "only the seal is cut");
+                assert_eq!(recovery.cut.is_some(), is_seal, "segment {segment} at {offset}");
             }
             Err(damage) => {
-                assert!(!is_seal, "a torn seal is cut: {damage}");
+                assert!(is_sealed || segment != last, "rot at {offset} does no harm: {damage}");
+                assert_eq!(damage.segment.0.abs_diff(segment.0) / 2, 0, "{damage}");
             }
         }
     }
@@ -207,16 +249,19 @@ impl Run {
         self.disk.finish();
         let recovered = self.disk.read().expect("nothing is damaged").recovered;
         assert!(self.is(&recovered, self.written()), "all that was written is there");
-        self.disk.crash(|_| 0);
-        let recovered = self.disk.recover().expect("a crash is no damage");
-        self.find(&recovered);
+        self.disk.crash(|_| 0..0);
+        self.recover_unrepaired();
+        self.disk.finish();
         let kept = self.disk.segments().count();
         assert!(kept <= self.written() + 2, "segments are removed");
     }
 }
 
 /// How long a seal is: a frame with a mark.
-const SEAL_LEN: usize = 8 + 29;
+const SEAL_LEN: usize = 8 + 33;
+
+/// How long the end behind it is.
+const END_LEN: usize = 8;
 
 /// The last entry that a snapshot has to cover for `record` to be written.
 fn covers(record: &Record) -> Option<LogIndex> {
@@ -260,7 +305,8 @@ impl Model {
                 Record::Purge { upto, body: orders.body() }
             }
             7 => Record::Reset { next: LogIndex(some_index(orders, self.next, self.next + 5)) },
-            8.. => {
+            8 => Record::Settled,
+            9.. => {
                 let (index, term) = (LogIndex(self.next), Term(u64::from(choice)));
                 Record::Entry { index, term, body: orders.body() }
             }

@@ -161,7 +161,7 @@ impl Run {
             26 | 27 => drop(self.bench.request(orders.request(self.bench.now.wall))),
             28 => self.finish(orders),
             29 => self.world(orders),
-            30 => self.bench.restart(|unsynced| orders.place(unsynced + 1)),
+            30 => self.bench.restart(|unsynced| 0..orders.place(unsynced + 1)),
             31.. => self.look(),
         }
     }
@@ -460,7 +460,7 @@ impl Run {
         self.bench.check_that_it_rests();
         let unanswered = self.bench.unanswered();
         assert!(self.bench.over || unanswered == 0, "{unanswered} requests have no answer");
-        self.bench.restart(|unsynced| unsynced);
+        self.bench.restart(|unsynced| 0..unsynced);
         self.bench.settle();
         self.bench.pass_to_deadline(Duration::from_secs(1));
     }

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use chrono_tz::Tz;
 
+use crate::codec::log::LogLimits;
 use crate::consensus::LogBounds;
 use crate::id::NodeName;
 use crate::jobs::history::change::Limits;
@@ -66,6 +67,8 @@ pub struct AgentConfig {
     pub raft_multiplier: u8,
     /// How large the log gets before and after a snapshot.
     pub log_bounds: LogBounds,
+    /// How large the parts of the log get.
+    pub log_limits: LogLimits,
     /// The time zone that a cluster gets when this node founds it.
     pub timezone: Tz,
     /// How long a stopping node waits for its running executions.

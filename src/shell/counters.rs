@@ -69,3 +69,25 @@ impl LogCounters {
         self.groups.add(u64::from(!records.is_empty()));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{LogIndex, Term};
+    use bytes::Bytes;
+
+    #[test]
+    fn a_group_counts_once_with_each_of_its_entries() {
+        let counters = Counters::default();
+        let entry = |index| Record::Entry {
+            index: LogIndex(index),
+            term: Term(1),
+            body: Bytes::from_static(b"body"),
+        };
+        counters.log.count_group(&[entry(1), Record::Vote(Bytes::new()), entry(2)]);
+        counters.log.count_group(&[]);
+        let shown = serde_json::to_value(&counters).unwrap();
+        assert_eq!((&shown["log"]["groups"], &shown["log"]["entries"]), (&1.into(), &2.into()));
+        assert_eq!(shown["node"]["turns"], 0);
+    }
+}

@@ -25,7 +25,7 @@ use crate::shell::archive::{self, Archive, ArchiveEvent};
 use crate::shell::config::{AgentConfig, GossipProfile, Mode};
 use crate::shell::disk::recover_by_peers_file;
 use crate::shell::disk::{
-    Completion, DataDir, DataDirError, Disk, ExitClass, LogFiles, SnapshotEvent, Snapshots,
+    DataDir, DataDirError, Disk, DiskEvent, ExitClass, LogFiles, SnapshotEvent, Snapshots,
 };
 use crate::shell::exec::Executor;
 use crate::shell::exit::ExitError;
@@ -86,7 +86,8 @@ async fn live(
 ) -> Result<Life, ExitError> {
     let sockets = Sockets::bind(config).await?;
     recover_if_told(config)?;
-    let mut data = DataDir::open(&config.data_dir, &config.node_name).map_err(data_error)?;
+    let data = DataDir::open(&config.data_dir, &config.node_name).map_err(data_error)?;
+    let mut data = data.with_log_limits(config.log_limits);
     let (recovered, files) = data.recover().map_err(data_error)?;
     let counters = files.counters();
     let (disk_done, disk) = mpsc::channel(QUEUE_LEN_MAX);
@@ -168,7 +169,7 @@ async fn serve_http(
     http::serve(listener, router, stop).await
 }
 
-fn start_disk(files: LogFiles, events: mpsc::Sender<Completion>) -> Result<Disk, ExitError> {
+fn start_disk(files: LogFiles, events: mpsc::Sender<DiskEvent>) -> Result<Disk, ExitError> {
     let report = Box::new(move |event| {
         // The node is gone: nobody waits for what becomes of the write.
         let _ = events.blocking_send(event);

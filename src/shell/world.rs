@@ -13,7 +13,7 @@ use crate::node::io::{Event, Input, Output};
 use crate::node::request::{Reply, Request, RequestError};
 use crate::shell::archive::{Archive, ArchiveEvent, ArchiveStopped};
 use crate::shell::counters::Counters;
-use crate::shell::disk::{Completion, Disk, SnapshotEvent, Snapshots};
+use crate::shell::disk::{Completion, Disk, DiskEvent, SnapshotEvent, Snapshots};
 use crate::shell::exec::{ExecEvent, Executor};
 use crate::shell::http::Backend;
 use crate::shell::net::{DialId, Net, NetEvent};
@@ -46,8 +46,8 @@ pub enum End {
 /// Where a node's inputs come from.
 #[derive(Debug)]
 pub struct Sources {
-    /// Writes that are durable, or failed.
-    pub disk: mpsc::Receiver<Completion>,
+    /// Writes that are durable, or failed, and whether there is space for more.
+    pub disk: mpsc::Receiver<DiskEvent>,
     /// What has become of snapshot files.
     pub snapshots: mpsc::Receiver<SnapshotEvent>,
     /// What the history of executions has done.
@@ -193,10 +193,12 @@ impl TokioWorld {
 
     /// The node belongs to this cluster, durably.
     pub fn set_cluster(&mut self, cluster: ClusterId) {
-        let told = self.keeper.as_ref().map(|keeper| keeper.snapshots.set_cluster(cluster));
-        if let Some(Err(error)) = told {
-            self.ready.push_back(Input::DiskFailed { reason: error.to_string() });
-        }
+        let log = self.disk.as_ref().map(|disk| disk.set_cluster(cluster));
+        let log = log.and_then(Result::err).map(|error| error.to_string());
+        let kept = self.keeper.as_ref().map(|keeper| keeper.snapshots.set_cluster(cluster));
+        let kept = kept.and_then(Result::err).map(|error| error.to_string());
+        let failed = log.into_iter().chain(kept).map(|reason| Input::DiskFailed { reason });
+        self.ready.extend(failed);
     }
 
     fn mono(&self) -> Mono {
@@ -306,10 +308,14 @@ fn disk_ended() -> Input {
     Input::DiskFailed { reason: "the disk's thread has ended".into() }
 }
 
-fn from_disk(done: Completion) -> Input {
-    match done.result {
-        Ok(()) => Input::Persisted { write: done.write },
-        Err(error) => Input::DiskFailed { reason: error.to_string() },
+fn from_disk(event: DiskEvent) -> Input {
+    match event {
+        DiskEvent::Written(Completion { write, result: Ok(()) }) => Input::Persisted { write },
+        DiskEvent::Written(Completion { result: Err(error), .. }) => {
+            Input::DiskFailed { reason: error.to_string() }
+        }
+        DiskEvent::Full { reason } => Input::DiskFull { reason },
+        DiskEvent::Free => Input::DiskFree,
     }
 }
 

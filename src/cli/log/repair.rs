@@ -41,8 +41,8 @@ pub(crate) fn run(args: &RepairArgs) -> Result<(), ExitError> {
         (Some(cluster), false) => {
             let _ = writeln!(
                 text,
-                "Start {name} with retry-join naming a live server: it joins cluster {cluster} as \
-                 a new server, fetches\neverything, and votes when it has caught up. It joins no \
+                "Start {name} with retry-join naming a live server: it joins cluster {cluster} as\n\
+                 a new server, fetches everything, and votes when it has caught up. It joins no\n\
                  other cluster and founds none."
             );
         }
@@ -59,7 +59,7 @@ fn warning(plan: &RepairPlan) -> String {
     let name = plan.name.as_ref().map_or("a node that cannot be named", |name| name.as_str());
     let _ = writeln!(text, "Node {name}");
     for damage in &plan.damage {
-        let _ = writeln!(text, "  damaged: {damage}");
+        let _ = writeln!(text, "  {damage}");
     }
     if let (Some(old), Some(new)) = (plan.old_cluster, plan.cluster)
         && old != new
@@ -80,8 +80,8 @@ fn warning(plan: &RepairPlan) -> String {
     );
     if plan.cluster.is_none() {
         text.push_str(
-            "  - Its cluster is not known, so nothing keeps it from founding one: start it with\n    \
-             retry-join naming a live server, or give --cluster ID.\n",
+            "  - Its cluster is not known, so nothing keeps it from founding one: start it\n    \
+             with retry-join naming a live server, or give --cluster ID.\n",
         );
     }
     text
@@ -90,11 +90,30 @@ fn warning(plan: &RepairPlan) -> String {
 /// Which entries are given up.
 fn loss(plan: &RepairPlan) -> String {
     let last = plan.survey.as_ref().and_then(|survey| survey.raft.last);
-    match last {
-        Some(last) => format!(
+    if let Some(last) = last {
+        return format!(
             "\nThis server gives up its copy of the entries up to {} (term {}).\n",
             last.index, last.term
-        ),
-        None => "\nThis server gives up its copy of every entry.\n".to_owned(),
+        );
     }
+    let Some(held) = plan.held else {
+        return "\nThis server gives up its copy of every entry.\n".to_owned();
+    };
+    let mut text = String::from("\n");
+    match held.unreadable {
+        Some((from, Some(to))) => {
+            let _ =
+                writeln!(text, "Entries {from} to {to} cannot be read here, or not all of them.");
+        }
+        Some((from, None)) => {
+            let _ = writeln!(text, "Entries from {from} on cannot be read here.");
+        }
+        None => {}
+    }
+    let _ = writeln!(
+        text,
+        "This server gives up its copy of all entries, from {} to {} at least.",
+        held.first, held.last
+    );
+    text
 }

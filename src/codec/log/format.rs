@@ -1,4 +1,5 @@
-//! The bytes of a segment: its header, and the frames that follow.
+//! The bytes of a segment: its header, and the frames that follow. `docs/log-format.md` tells it at
+//! length.
 //!
 //! All numbers are little-endian.
 //!
@@ -9,13 +10,17 @@
 //! | 12..16 | the chain: the checksum of the last frame of the segment before, 0 in the first |
 //! | 16..24 | the node's id |
 //! | 24..32 | the segment's number |
-//! | 32..40 | how many bytes after the header repeat facts of earlier segments |
-//! | 40..60 | zero |
+//! | 32..40 | the cluster's id, 0 while the node has none |
+//! | 40..48 | the index of the next entry when the segment began, 0 if there was none yet |
+//! | 48..52 | the life of the log in which the segment began |
+//! | 52..56 | how many bytes after the header repeat facts of earlier segments |
+//! | 56..60 | zero |
 //! | 60..64 | CRC-32C of the 60 bytes before |
 //!
 //! A frame is `length u32, checksum u32, body`. The checksum is the CRC-32C of length and body,
 //! continued from that of the frame before (of the header, in the first), so a stale frame of an
-//! earlier life of the same place does not pass. The first byte of a body is its kind:
+//! earlier life of the same place does not pass. A frame of length 0 is the end of the log; the
+//! next group overwrites it. The first byte of a body is its kind:
 //!
 //! | kind | body after the kind |
 //! |---|---|
@@ -24,16 +29,16 @@
 //! | 3 truncate, 5 reset | index u64 |
 //! | 4 purge | index u64, the bytes given |
 //! | 9 span | start u64, next u64, covered u64 (only among the repeated facts) |
+//! | 10 mark | `F5` and `CRONSYN`, synced u64, own offset u64, life u32, check u32 |
 //! | 11 doubt | next index u64, segment u64, offset u64, length u64 |
 //! | 12 settled | nothing |
-//! | 10 mark | `CRONSYNC`, synced u64, own offset u64, CRC-32C of these, node and segment |
 
 use bytes::Bytes;
 
-use super::SegmentNumber;
 use super::ledger::Span;
+use super::{Owner, SegmentNumber};
 use crate::codec::record::{Doubt, Record};
-use crate::id::{LogIndex, NodeId, Term};
+use crate::id::{ClusterId, LogIndex, NodeId, Term};
 
 /// The version of this format. A change of the bytes above raises it, and that of `node.json`.
 pub(super) const FORMAT: u32 = 1;
@@ -47,15 +52,22 @@ pub(super) const PREFIX_LEN: usize = 8;
 /// How long a mark is, with its prefix.
 pub(super) const MARK_LEN: usize = PREFIX_LEN + MARK_BODY_LEN;
 
-/// The longest body of a frame: twice the largest batch that Raft sends, and far above it.
-pub(super) const BODY_LEN_MAX: usize = 16 << 20;
+/// The longest body of a frame: eight times the largest batch that Raft sends, and far above it.
+pub(super) const BODY_LEN_MAX: usize = 64 << 20;
+
+/// The longest repetition of facts at the start of a segment.
+pub(super) const HEAD_LEN_MAX: u64 = 1 << 30;
 
 /// How long a span is, with its prefix.
 pub(super) const SPAN_LEN: usize = PREFIX_LEN + 1 + 24;
 
+/// Where in an entry's frame the bytes given begin.
+pub(super) const ENTRY_BODY_AT: usize = PREFIX_LEN + 1 + 16;
+
 const MAGIC: [u8; 8] = *b"CRONCLOG";
-const MARK_MAGIC: [u8; 8] = *b"CRONSYNC";
-const MARK_BODY_LEN: usize = 1 + 8 + 8 + 8 + 4;
+/// Its first byte is in no text, so a search for it seldom stops.
+const MARK_MAGIC: [u8; 8] = *b"\xf5CRONSYN";
+const MARK_BODY_LEN: usize = 1 + 8 + 8 + 8 + 4 + 4;
 
 const VOTE: u8 = 1;
 const ENTRY: u8 = 2;
@@ -70,13 +82,20 @@ const MARK: u8 = 10;
 const DOUBT: u8 = 11;
 const SETTLED: u8 = 12;
 
+/// Which life of a log wrote something: 1 until the first recovery, and one more after each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Life(pub(super) u32);
+
 /// The facts at the start of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
-    pub(super) node: NodeId,
+    pub(super) owner: Owner,
     pub(super) number: SegmentNumber,
     /// The checksum of the last frame before this segment.
     pub(super) chain: u32,
+    /// The index of the next entry, 0 if there was none yet.
+    pub(super) first: u64,
+    pub(super) life: Life,
     /// How many bytes after the header repeat facts of earlier segments.
     pub(super) head_len: u64,
 }
@@ -89,6 +108,8 @@ pub(super) fn header_chain(header: &[u8; HEADER_LEN]) -> u32 {
 /// Why the start of a segment is not a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HeaderFault {
+    /// There is nothing at all, or nothing but zeros.
+    Blank,
     /// It is too short, or its checksum is wrong.
     Torn,
     /// It is whole, and of a version that this program does not know.
@@ -98,13 +119,18 @@ pub(super) enum HeaderFault {
 impl Header {
     /// The bytes of the header.
     pub(super) fn encode(&self) -> [u8; HEADER_LEN] {
+        let head_len = u32::try_from(self.head_len).expect("heads are at most HEAD_LEN_MAX long");
+        let cluster = self.owner.cluster.map_or(0, |cluster| cluster.0);
         let mut bytes = [0; HEADER_LEN];
         bytes[0..8].copy_from_slice(&MAGIC);
         bytes[8..12].copy_from_slice(&FORMAT.to_le_bytes());
         bytes[12..16].copy_from_slice(&self.chain.to_le_bytes());
-        bytes[16..24].copy_from_slice(&self.node.0.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.owner.node.0.to_le_bytes());
         bytes[24..32].copy_from_slice(&self.number.0.to_le_bytes());
-        bytes[32..40].copy_from_slice(&self.head_len.to_le_bytes());
+        bytes[32..40].copy_from_slice(&cluster.to_le_bytes());
+        bytes[40..48].copy_from_slice(&self.first.to_le_bytes());
+        bytes[48..52].copy_from_slice(&self.life.0.to_le_bytes());
+        bytes[52..56].copy_from_slice(&head_len.to_le_bytes());
         let check = crc32c::crc32c(&bytes[..60]);
         bytes[60..64].copy_from_slice(&check.to_le_bytes());
         bytes
@@ -112,21 +138,28 @@ impl Header {
 
     /// Reads the header at the start of `bytes`, and the checksum that the first frame continues.
     pub(super) fn decode(bytes: &[u8]) -> Result<(Self, u32), HeaderFault> {
-        let header = bytes.get(..HEADER_LEN).ok_or(HeaderFault::Torn)?;
-        let check = crc32c::crc32c(&header[..60]);
+        let header = &bytes[..bytes.len().min(HEADER_LEN)];
+        if header.iter().all(|byte| *byte == 0) {
+            return Err(HeaderFault::Blank);
+        }
+        let check = header.get(..60).map(crc32c::crc32c).ok_or(HeaderFault::Torn)?;
         if header[..8] != MAGIC || u32_at(header, 60) != Some(check) {
             return Err(HeaderFault::Torn);
         }
-        let version = u32_at(header, 8).ok_or(HeaderFault::Torn)?;
+        let half = |at| u32_at(header, at).ok_or(HeaderFault::Torn);
+        let number = |at| u64_at(header, at).ok_or(HeaderFault::Torn);
+        let version = half(8)?;
         if version != FORMAT {
             return Err(HeaderFault::Newer(version));
         }
-        let number = |at| u64_at(header, at).ok_or(HeaderFault::Torn);
+        let cluster = Some(ClusterId(number(32)?)).filter(|cluster| cluster.0 != 0);
         let facts = Self {
-            chain: u32_at(header, 12).ok_or(HeaderFault::Torn)?,
-            node: NodeId(number(16)?),
+            owner: Owner { node: NodeId(number(16)?), cluster },
             number: SegmentNumber(number(24)?),
-            head_len: number(32)?,
+            chain: half(12)?,
+            first: number(40)?,
+            life: Life(half(48)?),
+            head_len: half(52)?.into(),
         };
         Ok((facts, check))
     }
@@ -139,8 +172,29 @@ pub(super) enum Frame {
     Record(Record),
     /// Which entries there were when the segment began.
     Span(Span),
-    /// The start of a group: everything below `synced` was on the disk when it was written.
-    Mark { synced: u64 },
+    /// The start of a group.
+    Mark(Mark),
+}
+
+/// What a mark says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Mark {
+    /// Everything below was on the disk when the mark was written.
+    pub(super) synced: u64,
+    pub(super) life: Life,
+    at: u64,
+    check: u32,
+}
+
+/// What stands where a frame is due.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// A frame: its body, the new chain, and where the next one is.
+    Frame { body: Bytes, chain: u32, next: usize },
+    /// The end of the log.
+    End,
+    /// Nothing that continues the chain.
+    Torn,
 }
 
 /// How long the body of `record` is.
@@ -183,15 +237,27 @@ pub(super) fn put_span(out: &mut Vec<u8>, chain: u32, span: Span) -> u32 {
     put_frame(out, chain, |out| put_body(out, SPAN, &numbers, &[]))
 }
 
-/// Appends a mark that will stand at the offset `at` of its segment; gives the new chain.
-pub(super) fn put_mark(out: &mut Vec<u8>, chain: u32, place: MarkPlace, synced: u64) -> u32 {
+/// Appends a mark that will stand at `place`; gives the new chain.
+pub(super) fn put_mark(
+    out: &mut Vec<u8>,
+    chain: u32,
+    place: MarkPlace,
+    synced: u64,
+    life: Life,
+) -> u32 {
     put_frame(out, chain, |out| {
-        out.push(MARK);
-        out.extend_from_slice(&MARK_MAGIC);
+        put_body(out, MARK, &[], &MARK_MAGIC);
         out.extend_from_slice(&synced.to_le_bytes());
         out.extend_from_slice(&place.at.to_le_bytes());
-        out.extend_from_slice(&place.check(synced).to_le_bytes());
+        out.extend_from_slice(&life.0.to_le_bytes());
+        out.extend_from_slice(&place.check(synced, life).to_le_bytes());
     })
+}
+
+/// Appends the end of the log, which the next group overwrites: the chain does not go on from it.
+pub(super) fn put_end(out: &mut Vec<u8>, chain: u32) {
+    out.extend_from_slice(&len_bytes(0));
+    out.extend_from_slice(&frame_check(chain, 0, &[]).to_le_bytes());
 }
 
 /// Where a mark stands, so that a copy of it elsewhere is none.
@@ -204,27 +270,44 @@ pub(super) struct MarkPlace {
 }
 
 impl MarkPlace {
-    fn check(self, synced: u64) -> u32 {
-        let numbers = [self.node.0, self.number.0, synced, self.at];
-        numbers.iter().fold(0, |check, number| crc32c::crc32c_append(check, &number.to_le_bytes()))
+    /// Whether `mark` was written for this place.
+    pub(super) fn has(self, mark: &Mark) -> bool {
+        mark.at == self.at && mark.check == self.check(mark.synced, mark.life)
+    }
+
+    /// A mark ends with this. The checksum of bytes that end with their own checksum is the same
+    /// whatever the bytes are, and then two lives that part at a mark would go on with the same
+    /// chain; the multiplication keeps the one from cancelling out the other.
+    fn check(self, synced: u64, life: Life) -> u32 {
+        let numbers = [self.node.0, self.number.0, synced, self.at, u64::from(life.0)];
+        let check = numbers
+            .iter()
+            .fold(0, |check, number| crc32c::crc32c_append(check, &number.to_le_bytes()));
+        check.wrapping_mul(0x9e37_79b1)
     }
 }
 
-/// Reads the frame at `offset` of a segment: its body, the new chain, and where the next one is.
-/// `None` if there is no whole frame that continues `chain`.
-pub(super) fn next_frame(bytes: &Bytes, offset: usize, chain: u32) -> Option<(Bytes, u32, usize)> {
-    let rest = bytes.get(offset..)?;
-    let len = usize::try_from(u32_at(rest, 0)?).ok()?;
-    let check = u32_at(rest, 4)?;
-    if len == 0 || len > BODY_LEN_MAX {
-        return None;
+/// Reads what stands at `offset` of a segment, after the frames that gave `chain`.
+pub(super) fn next_frame(bytes: &Bytes, offset: usize, chain: u32) -> Next {
+    let frame = || {
+        let rest = bytes.get(offset..)?;
+        let len = usize::try_from(u32_at(rest, 0)?).ok()?;
+        let check = u32_at(rest, 4)?;
+        if len > BODY_LEN_MAX {
+            return None;
+        }
+        let body = rest.get(PREFIX_LEN..PREFIX_LEN + len)?;
+        (check == frame_check(chain, len, body)).then_some((len, check))
+    };
+    match frame() {
+        Some((0, _)) => Next::End,
+        Some((len, check)) => {
+            let start = offset + PREFIX_LEN;
+            let next = start + len;
+            Next::Frame { body: bytes.slice(start..next), chain: check, next }
+        }
+        None => Next::Torn,
     }
-    let body = rest.get(PREFIX_LEN..PREFIX_LEN + len)?;
-    if check != frame_check(chain, len, body) {
-        return None;
-    }
-    let start = offset + PREFIX_LEN;
-    Some((bytes.slice(start..start + len), check, start + len))
 }
 
 /// What the body of a frame says; `None` if this version writes no such body.
@@ -258,31 +341,48 @@ pub(super) fn decode_body(body: &Bytes) -> Option<Frame> {
             next: u64_at(rest, 8)?,
             covered: u64_at(rest, 16)?,
         }),
-        MARK if body.len() == MARK_BODY_LEN => Frame::Mark { synced: u64_at(rest, 8)? },
+        MARK => Frame::Mark(decode_mark(body)?),
         _ => return None,
     };
     Some(frame)
 }
 
-/// The greatest offset known synced that any mark at or after `from` names.
+fn decode_mark(body: &[u8]) -> Option<Mark> {
+    let is_mark = body.len() == MARK_BODY_LEN && body[0] == MARK && body[1..9] == MARK_MAGIC;
+    if !is_mark {
+        return None;
+    }
+    let life = Life(u32_at(body, 25)?);
+    Some(Mark { synced: u64_at(body, 9)?, at: u64_at(body, 17)?, life, check: u32_at(body, 29)? })
+}
+
+/// The greatest offset known synced that any mark at or after `from` names; `None` without a mark.
 ///
-/// It looks at every offset, since after damage nobody knows where the next frame begins.
-pub(super) fn synced_after(node: NodeId, number: SegmentNumber, bytes: &[u8], from: usize) -> u64 {
-    let last = bytes.len().saturating_sub(MARK_LEN);
-    (from..=last)
-        .filter_map(|at| {
-            let body = bytes.get(at + PREFIX_LEN..at + MARK_LEN)?;
-            if body[0] != MARK || body[1..9] != MARK_MAGIC {
-                return None;
-            }
-            let synced = u64_at(body, 9)?;
-            let place = MarkPlace { node, number, at: u64::try_from(at).ok()? };
-            let genuine =
-                u64_at(body, 17) == Some(place.at) && u32_at(body, 25) == Some(place.check(synced));
-            genuine.then_some(synced)
-        })
-        .max()
-        .unwrap_or(0)
+/// It looks at every offset, since after damage nobody knows where the next frame begins, and at
+/// none that does not hold the first byte of a mark's magic.
+pub(super) fn synced_after(
+    node: NodeId,
+    number: SegmentNumber,
+    bytes: &[u8],
+    from: usize,
+) -> Option<u64> {
+    const STEP: usize = 256;
+    let rest = bytes.get(from..)?;
+    let mut found = None;
+    for (step, chunk) in rest.chunks(STEP).enumerate() {
+        if !chunk.contains(&MARK_MAGIC[0]) {
+            continue;
+        }
+        let hits = chunk.iter().enumerate().filter(|(_, byte)| **byte == MARK_MAGIC[0]);
+        let synced = hits.filter_map(|(hit, _)| {
+            let start = (from + step * STEP + hit).checked_sub(PREFIX_LEN + 1)?;
+            let mark = decode_mark(bytes.get(start + PREFIX_LEN..start + MARK_LEN)?)?;
+            let place = MarkPlace { node, number, at: u64::try_from(start).ok()? };
+            (start >= from && place.has(&mark)).then_some(mark.synced)
+        });
+        found = found.max(synced.max());
+    }
+    found
 }
 
 /// Appends a frame around what `body` writes, continuing `chain`; gives the new chain.

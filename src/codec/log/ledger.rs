@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::SegmentNumber;
+use super::format::{self, PREFIX_LEN, SPAN_LEN};
 use crate::codec::record::{Doubt, Record};
 use crate::id::LogIndex;
 
@@ -72,6 +73,8 @@ pub(super) struct Ledger {
     pub(super) purge: Option<(LogIndex, Bytes)>,
     pub(super) checkpoint: Option<Bytes>,
     pub(super) locals: Vec<Bytes>,
+    /// How long the frames of `locals` are.
+    locals_len: u64,
     pub(super) doubt: Option<Doubt>,
     pub(super) span: Option<Span>,
     /// Segments that hold entries, and the first entry in each; both ascend.
@@ -86,10 +89,14 @@ impl Ledger {
             Record::Vote(body) => self.vote = Some(body.clone()),
             Record::Committed(body) => self.committed = Some(body.clone()),
             Record::Purge { upto, body } => self.purge = Some((*upto, body.clone())),
-            Record::Local(body) => self.locals.push(body.clone()),
+            Record::Local(body) => {
+                self.locals_len += (PREFIX_LEN + format::body_len(record)) as u64;
+                self.locals.push(body.clone());
+            }
             Record::Checkpoint(body) => {
                 self.checkpoint = Some(body.clone());
                 self.locals.clear();
+                self.locals_len = 0;
             }
             Record::Entry { index, .. } => {
                 if self.homes.back().is_none_or(|last| last.0 != home) {
@@ -106,13 +113,23 @@ impl Ledger {
 
     /// The records that say all this but the entries; [`Ledger::span`] has to follow them.
     pub(super) fn records(&self) -> impl Iterator<Item = Record> {
+        self.facts().chain(self.locals.iter().cloned().map(Record::Local))
+    }
+
+    fn facts(&self) -> impl Iterator<Item = Record> {
         let purge = self.purge.clone().map(|(upto, body)| Record::Purge { upto, body });
         let vote = self.vote.clone().map(Record::Vote);
         let committed = self.committed.clone().map(Record::Committed);
         let checkpoint = self.checkpoint.clone().map(Record::Checkpoint);
         let doubt = self.doubt.map(Record::Doubt);
-        let facts = [purge, vote, committed, doubt, checkpoint].into_iter().flatten();
-        facts.chain(self.locals.iter().cloned().map(Record::Local))
+        [purge, vote, committed, doubt, checkpoint].into_iter().flatten()
+    }
+
+    /// How long all this is at the start of a segment.
+    pub(super) fn head_len(&self) -> u64 {
+        let frame_len = |record: Record| (PREFIX_LEN + format::body_len(&record)) as u64;
+        let span = if self.span.is_some() { SPAN_LEN as u64 } else { 0 };
+        self.facts().map(frame_len).sum::<u64>() + self.locals_len + span
     }
 
     /// The lowest segment that holds an entry that is still needed.

@@ -1,3 +1,5 @@
+mod crashes;
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
@@ -9,6 +11,16 @@ use crate::codec::snapshot::SnapshotFile;
 use crate::id::Term;
 
 const NODE: NodeId = NodeId(7);
+
+const OWNER: Owner = Owner { node: NODE, cluster: None };
+
+fn writer(segment_len: u64) -> LogWriter {
+    LogWriter::new(OWNER, LogLimits { segment_len, ..LogLimits::default() })
+}
+
+fn recover_all(segments: &BTreeMap<SegmentNumber, Bytes>) -> Result<Recovery, LogDamage> {
+    recover_loaded(OWNER, LogLimits::default(), segments, None)
+}
 
 fn entry(index: u64) -> Record {
     Record::Entry { index: LogIndex(index), term: Term(1), body: body("0123456789") }
@@ -40,96 +52,71 @@ fn indexes(recovered: &Recovered) -> Vec<u64> {
     recovered.entries.iter().map(|entry| entry.0.0).collect()
 }
 
+/// What the steps are, a letter each.
+fn kinds(steps: &[Step]) -> String {
+    let kind = |step: &Step| match step {
+        Step::Create { .. } => 'c',
+        Step::Write { .. } => 'w',
+        Step::Sync { .. } => 's',
+        Step::SyncDir => 'd',
+        Step::Remove { .. } => 'r',
+    };
+    steps.iter().map(kind).collect()
+}
+
 #[test]
 fn a_batch_costs_one_write_and_one_sync() {
-    let mut writer = LogWriter::new(NODE);
-    let steps = writer.encode(&[entry(0), entry(1)]).unwrap();
-    let segment = SegmentNumber(1);
-    assert!(matches!(steps[0], Step::Create { .. }));
-    assert!(matches!(steps[1], Step::Append { .. }));
-    assert_eq!(steps[2..], [Step::Sync { segment }, Step::SyncDir]);
-    let steps = writer.encode(&[entry(2), entry(3), Record::Vote(body("v"))]).unwrap();
-    assert!(matches!(steps[0], Step::Append { .. }));
-    assert_eq!(steps[1..], [Step::Sync { segment }]);
+    let mut writer = writer(SEGMENT_LEN);
+    assert_eq!(kinds(&writer.encode(&[entry(0), entry(1)]).unwrap()), "cwsd");
+    assert_eq!(kinds(&writer.encode(&[entry(2), entry(3), entry(4)]).unwrap()), "ws");
+}
+
+#[test]
+fn a_vote_is_sealed_before_it_is_durable_and_nothing_else_is() {
+    let mut writer = writer(SEGMENT_LEN);
+    assert_eq!(kinds(&writer.encode(&[Record::Vote(body("v")), entry(0)]).unwrap()), "cwsdws");
+    assert!(writer.is_sealed());
+    assert_eq!(kinds(&writer.seal()), "");
+    assert_eq!(kinds(&writer.encode(&[entry(1), Record::Local(body("l"))]).unwrap()), "ws");
+    assert!(!writer.is_sealed());
+    assert_eq!(kinds(&writer.seal()), "ws");
+    assert!(writer.is_sealed());
+}
+
+#[test]
+fn a_group_is_written_over_the_end_of_the_one_before() {
+    let mut writer = writer(SEGMENT_LEN);
+    let mut due = None;
+    for index in 0..4 {
+        for step in writer.encode(&[entry(index)]).unwrap() {
+            let Step::Write { at, bytes, .. } = step else { continue };
+            assert!(due.is_none_or(|due| due == at));
+            due = Some(at + (bytes.len() - PREFIX_LEN) as u64);
+        }
+        assert_eq!(writer.end(), due.map(|due| (SegmentNumber(1), due)));
+    }
 }
 
 #[test]
 fn a_hint_alone_is_not_synced() {
-    let mut writer = LogWriter::new(NODE);
+    let mut writer = writer(SEGMENT_LEN);
     writer.encode(&[entry(0)]).unwrap();
-    let steps = writer.encode(&[Record::Committed(body("c"))]).unwrap();
-    assert!(matches!(steps[..], [Step::Append { .. }]));
+    assert_eq!(kinds(&writer.encode(&[Record::Committed(body("c"))]).unwrap()), "w");
+    assert_eq!(kinds(&writer.seal()), "sws");
 }
 
 #[test]
 fn a_record_that_is_too_long_is_refused_and_changes_nothing() {
     let mut disk = small_disk();
     write(&mut disk, &[entry(0)]);
-    let long = Record::Local(Bytes::from(vec![0; RECORD_LEN_MAX]));
+    let max = LogLimits::default().record_len_max;
+    let long = Record::Local(Bytes::from(vec![0; max]));
     let error = disk.write(&[entry(1), long], None).unwrap_err();
-    assert_eq!(error, EncodeError::TooLong { len: RECORD_LEN_MAX + 1 });
+    assert_eq!(error, EncodeError::TooLong { len: max + 1, max });
     let error = disk.write(&[entry(1), entry(3)], None).unwrap_err();
     assert_eq!(error, EncodeError::OutOfOrder { expected: 2, found: 3 });
     write(&mut disk, &[entry(1)]);
     assert_eq!(indexes(&disk.recover().unwrap()), [0, 1]);
-}
-
-#[test]
-fn every_cut_of_an_unsynced_batch_leaves_a_prefix() {
-    let mut disk = MemoryDisk::new(NODE);
-    write(&mut disk, &[entry(0), Record::Vote(body("old"))]);
-    disk.write(&[entry(1), Record::Vote(body("new")), entry(2)], None).unwrap();
-    disk.run_to_sync();
-    let mut seen = BTreeMap::new();
-    for kept in 0..200 {
-        let mut disk = disk.clone();
-        disk.crash(|_| kept);
-        let recovered = disk.recover().unwrap();
-        let vote = recovered.vote.clone().unwrap();
-        seen.insert(kept, (indexes(&recovered), vote));
-        write(&mut disk, &[entry(recovered.entries.len() as u64)]);
-        let again = disk.recover().unwrap();
-        assert_eq!(again.entries.len(), recovered.entries.len() + 1);
-    }
-    let mut seen: Vec<_> = seen.into_values().collect();
-    seen.dedup();
-    let wanted = [
-        (vec![0], body("old")),
-        (vec![0, 1], body("old")),
-        (vec![0, 1], body("new")),
-        (vec![0, 1, 2], body("new")),
-    ];
-    assert_eq!(seen, wanted);
-}
-
-#[test]
-fn every_flipped_bit_below_the_last_group_is_damage() {
-    let mut disk = small_disk();
-    for index in 0..12 {
-        write(&mut disk, &[entry(index)]);
-    }
-    let segments: Vec<_> = disk.segments().collect();
-    assert!(segments.len() > 2);
-    let (last, last_len) = *segments.last().unwrap();
-    let group_len = MARK_LEN + PREFIX_LEN + format::body_len(&entry(0));
-    for (segment, len) in segments {
-        for bit in 0..len * 8 {
-            let mut copy = disk.clone();
-            copy.rot(segment, bit / 8, 1 << (bit % 8));
-            let in_last_group = segment == last && bit / 8 >= last_len - group_len;
-            match copy.read() {
-                Ok(recovery) => {
-                    assert!(in_last_group, "segment {segment} bit {bit}");
-                    assert_eq!(recovery.recovered.entries.len(), 11);
-                    assert!(recovery.cut.is_some());
-                }
-                Err(damage) => {
-                    assert!(!in_last_group, "{damage}");
-                    assert_eq!(damage.segment.0.abs_diff(segment.0) / 2, 0);
-                }
-            }
-        }
-    }
 }
 
 #[test]
@@ -175,105 +162,160 @@ fn a_reset_continues_behind_its_snapshot() {
 }
 
 #[test]
-fn a_segment_that_never_got_its_header_is_dropped() {
-    let mut disk = small_disk();
-    for index in 0..4 {
-        write(&mut disk, &[entry(index)]);
-    }
-    let before = disk.segments().count();
-    let mut index = 4;
-    while disk.segments().count() == before {
-        disk.crash(|_| 0);
-        disk.recover().unwrap();
-        disk.write(&[entry(index)], None).unwrap();
-        disk.run_to_sync();
-        if disk.segments().count() == before {
-            disk.finish();
-            index += 1;
+fn a_batch_over_several_segments_syncs_each_name_before_the_next() {
+    let batch: Vec<_> = (0..4).map(entry).collect();
+    assert_eq!(kinds(&writer(80).encode(&batch).unwrap()), "cwsd".repeat(4));
+}
+
+#[test]
+fn facts_that_do_not_fit_in_a_head_are_refused() {
+    let mut writer = writer(SEGMENT_LEN);
+    let big = Record::Local(Bytes::from(vec![0; 16 << 20 >> 1]));
+    let most = vec![big.clone(); 127];
+    writer.check(&most).unwrap();
+    let error = writer.encode(&vec![big; 128]).unwrap_err();
+    let EncodeError::TooManyFacts { len } = error else { panic!("{error}") };
+    assert!(len > HEAD_LEN_MAX);
+}
+
+#[test]
+fn marks_that_differ_lead_to_different_chains() {
+    let mark = |at: u64, synced: u64, life: u32| {
+        let (node, number) = (NODE, SegmentNumber(3));
+        let place = MarkPlace { node, number, at };
+        format::put_mark(&mut Vec::new(), 17, place, synced, Life(life))
+    };
+    let mut chains = std::collections::BTreeSet::new();
+    let mut count = 0;
+    for at in [64, 4_096, 1 << 33] {
+        for synced in 0..20 {
+            for life in 1..20 {
+                chains.insert(mark(at, synced, life));
+                count += 1;
+            }
         }
     }
-    for kept in 0..150 {
-        let mut disk = disk.clone();
-        disk.crash(|_| kept);
-        let found = indexes(&disk.recover().unwrap());
-        assert!(found.len() as u64 >= index, "kept {kept}: {found:?}");
-        write(&mut disk, &[entry(found.len() as u64)]);
-        assert_eq!(disk.recover().unwrap().entries.len(), found.len() + 1);
+    assert_eq!(chains.len(), count);
+}
+
+/// The segments of a log as they are written, in files that are no longer than they must be.
+fn files_of(writer: &mut LogWriter, batches: &[Vec<Record>]) -> BTreeMap<SegmentNumber, Bytes> {
+    let mut files: BTreeMap<SegmentNumber, Vec<u8>> = BTreeMap::new();
+    for batch in batches {
+        for step in writer.encode(batch).unwrap() {
+            match step {
+                Step::Create { segment, header, .. } => {
+                    files.insert(segment, header.to_vec());
+                }
+                Step::Write { segment, at, bytes } => {
+                    let file = files.get_mut(&segment).unwrap();
+                    file.truncate(usize::try_from(at).unwrap());
+                    file.extend_from_slice(&bytes);
+                }
+                Step::Sync { .. } | Step::SyncDir | Step::Remove { .. } => {}
+            }
+        }
     }
+    files.into_iter().map(|(number, bytes)| (number, Bytes::from(bytes))).collect()
+}
+
+fn entries(count: u64) -> Vec<Vec<Record>> {
+    (0..count).map(|index| vec![entry(index)]).collect()
+}
+
+/// The header of a segment with other bytes at `at`, and the right checksum.
+fn forged(segment: &Bytes, at: usize, bytes: &[u8]) -> Bytes {
+    let mut forged = segment.to_vec();
+    forged[at..at + bytes.len()].copy_from_slice(bytes);
+    let check = crc32c::crc32c(&forged[..60]).to_le_bytes();
+    forged[60..64].copy_from_slice(&check);
+    Bytes::from(forged)
 }
 
 #[test]
-fn a_batch_over_several_segments_syncs_each_name_before_the_next() {
-    let mut writer = LogWriter::new(NODE).with_segment_len(80);
-    let batch: Vec<_> = (0..4).map(entry).collect();
-    let steps = writer.encode(&batch).unwrap();
-    let kinds: String = steps
-        .iter()
-        .map(|step| match step {
-            Step::Create { .. } => 'c',
-            Step::Append { .. } => 'a',
-            Step::Cut { .. } => 'x',
-            Step::Sync { .. } => 's',
-            Step::SyncDir => 'd',
-            Step::Remove { .. } => 'r',
-        })
-        .collect();
-    assert_eq!(kinds, "casd".repeat(4));
-}
-
-#[test]
-fn a_log_of_another_node_or_of_a_newer_version_is_refused() {
-    let mut writer = LogWriter::new(NODE);
-    let steps = writer.encode(&[entry(0)]).unwrap();
-    let Step::Create { segment, header } = &steps[0] else { panic!("{steps:?}") };
-    let read = |node: u64, number: u64, bytes: Bytes| {
-        let segments = BTreeMap::from([(SegmentNumber(number), bytes)]);
-        recover(NodeId(node), &segments, None).map(|_| ()).map_err(|damage| damage.reason)
+fn a_log_of_another_node_or_cluster_or_of_a_newer_version_is_refused() {
+    let mut writer = writer(SEGMENT_LEN);
+    writer.set_cluster(ClusterId(5));
+    let segment = files_of(&mut writer, &entries(1)).remove(&SegmentNumber(1)).unwrap();
+    let read = |node: u64, cluster: Option<u64>, number: u64, bytes: &Bytes| {
+        let segments = BTreeMap::from([(SegmentNumber(number), bytes.clone())]);
+        let owner = Owner { node: NodeId(node), cluster: cluster.map(ClusterId) };
+        let read = recover_loaded(owner, LogLimits::default(), &segments, None);
+        read.map(|_| ()).map_err(|damage| damage.reason)
     };
-    assert_eq!(read(7, 1, header.clone()), Ok(()));
-    assert_eq!(read(8, 1, header.clone()), Err(DamageReason::WrongNode(NODE)));
-    assert_eq!(read(7, 2, header.clone()), Err(DamageReason::WrongNumber(*segment)));
-    let mut newer = header.to_vec();
-    newer[8] = 2;
-    let check = crc32c::crc32c(&newer[..60]).to_le_bytes();
-    newer[60..64].copy_from_slice(&check);
-    assert_eq!(read(7, 1, Bytes::from(newer)), Err(DamageReason::NewerFormat(2)));
+    assert_eq!(read(7, None, 1, &segment), Ok(()));
+    assert_eq!(read(7, Some(5), 1, &segment), Ok(()));
+    assert_eq!(read(8, None, 1, &segment), Err(DamageReason::WrongNode(NODE)));
+    assert_eq!(read(7, Some(6), 1, &segment), Err(DamageReason::WrongCluster(ClusterId(5))));
+    let number = SegmentNumber(1);
+    assert_eq!(read(7, None, 2, &segment), Err(DamageReason::WrongNumber(number)));
+    let newer = forged(&segment, 8, &[2]);
+    assert_eq!(read(7, None, 1, &newer), Err(DamageReason::NewerFormat(2)));
+    let longer = forged(&segment, 52, &u32::MAX.to_le_bytes());
+    assert_eq!(read(7, None, 1, &longer), Err(DamageReason::Unreadable));
+    let later = forged(&segment, 24, &[9]);
+    let number = SegmentNumber(9);
+    assert_eq!(read(7, None, 1, &later), Err(DamageReason::WrongNumber(number)));
+}
+
+#[test]
+fn a_log_that_learns_its_cluster_says_so_in_the_next_segment() {
+    let mut disk = small_disk();
+    write(&mut disk, &[entry(0)]);
+    disk.set_cluster(ClusterId(5));
+    (1..9).for_each(|index| write(&mut disk, &[entry(index)]));
+    assert_eq!(disk.recover().unwrap().entries.len(), 9);
+    let (last, _) = disk.end().unwrap();
+    let clusters = (1..=last.0).map(|number| disk.file(SegmentNumber(number)).unwrap()[32]);
+    assert_eq!(clusters.collect::<Vec<_>>()[..3], [0, 5, 5]);
 }
 
 #[test]
 fn a_segment_in_the_middle_that_is_gone_or_too_short_is_damage() {
-    let mut segments = BTreeMap::new();
-    let mut writer = LogWriter::new(NODE).with_segment_len(100);
-    for index in 0..6 {
-        for step in writer.encode(&[entry(index)]).unwrap() {
-            match step {
-                Step::Create { segment, header } => {
-                    segments.insert(segment, header.to_vec());
-                }
-                Step::Append { segment, bytes } => {
-                    segments.get_mut(&segment).unwrap().extend_from_slice(&bytes);
-                }
-                Step::Cut { .. } | Step::Sync { .. } | Step::SyncDir | Step::Remove { .. } => {}
-            }
-        }
-    }
-    let mut segments: BTreeMap<_, _> =
-        segments.into_iter().map(|(number, bytes)| (number, Bytes::from(bytes))).collect();
+    let mut segments = files_of(&mut writer(100), &entries(6));
     assert!(segments.len() > 3);
-    assert!(recover(NODE, &segments, None).is_ok());
+    assert!(recover_all(&segments).is_ok());
+    let second = segments[&SegmentNumber(2)].clone();
 
-    let mut shortened = segments.clone();
-    let second = &segments[&SegmentNumber(2)];
-    let frame_len = PREFIX_LEN + format::body_len(&entry(0));
-    shortened.insert(SegmentNumber(2), second.slice(..second.len() - frame_len));
-    let damage = recover(NODE, &shortened, None).unwrap_err();
-    assert_eq!((damage.segment, damage.reason), (SegmentNumber(3), DamageReason::Unchained));
+    let mut without_end = segments.clone();
+    without_end.insert(SegmentNumber(2), second.slice(..second.len() - 1));
+    let damage = recover_all(&without_end).unwrap_err();
+    assert_eq!((damage.segment, damage.reason), (SegmentNumber(2), DamageReason::Checksum));
+
+    let mut of_other_log = segments.clone();
+    let mut other = writer(100);
+    other.encode(&[Record::Committed(body("other"))]).unwrap();
+    let other = files_of(&mut other, &entries(6)).remove(&SegmentNumber(2)).unwrap();
+    of_other_log.insert(SegmentNumber(2), other);
+    let damage = recover_all(&of_other_log).unwrap_err();
+    assert_eq!((damage.segment, damage.reason), (SegmentNumber(2), DamageReason::Unchained));
 
     segments.remove(&SegmentNumber(2));
-    let damage = recover(NODE, &segments, None).unwrap_err();
+    let damage = recover_all(&segments).unwrap_err();
     let DamageReason::EntriesMissing { from: 0, upto } = damage.reason else { panic!("{damage}") };
     assert_eq!(damage.segment, SegmentNumber(3));
     assert!(upto >= 1);
+}
+
+#[test]
+fn a_segment_that_cannot_be_loaded_is_no_damage() {
+    let load = |_| Err("the disk is on fire");
+    let numbers = [SegmentNumber(1)];
+    let error = recover(OWNER, LogLimits::default(), &numbers, load, None).unwrap_err();
+    assert_eq!(error, RecoverError::Load("the disk is on fire"));
+}
+
+#[test]
+fn entries_do_not_hold_the_idle_part_of_their_segment_in_memory() {
+    let mut segments = files_of(&mut writer(SEGMENT_LEN), &entries(3));
+    let whole = segments.get_mut(&SegmentNumber(1)).unwrap();
+    *whole = Bytes::from([&whole[..], &vec![0; 4 << 20]].concat());
+    let file = whole.clone();
+    let Recovery { recovered, .. } = recover_all(&segments).unwrap();
+    assert_eq!(indexes(&recovered), [0, 1, 2]);
+    drop(segments);
+    assert_eq!(recovered.entries[2].2, body("0123456789"));
+    assert!(file.is_unique(), "no entry shares the memory of the file");
 }
 
 /// Numbers as a log has them, and the ends of their range.
@@ -303,14 +345,17 @@ proptest! {
         let number = SegmentNumber(first);
         let frame_len = |body: &Vec<u8>| PREFIX_LEN + body.len();
         let head_len = bodies.iter().take(head_frames).map(frame_len).sum::<usize>() as u64;
-        let header = Header { node: NODE, number, chain: 0, head_len }.encode();
+        let (owner, life) = (OWNER, Life(1));
+        let header = Header { owner, number, chain: 0, first: 0, life, head_len }.encode();
         let mut bytes = header.to_vec();
         let mut chain = format::header_chain(&header);
         for body in &bodies {
             chain = format::put_frame(&mut bytes, chain, |out| out.extend_from_slice(body));
         }
+        format::put_end(&mut bytes, chain);
         let segments = BTreeMap::from([(number, Bytes::from(bytes))]);
-        if let Ok(mut recovery) = recover(NODE, &segments, Some(snapshot(2))) {
+        let limits = LogLimits::default();
+        if let Ok(mut recovery) = recover_loaded(OWNER, limits, &segments, Some(snapshot(2))) {
             let next = recovery.writer.next_index().unwrap_or_default();
             let last = Record::Entry { index: next, term: Term(1), body: Bytes::new() };
             prop_assert!(next.0 == u64::MAX || recovery.writer.encode(&[last]).is_ok());

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -345,12 +346,13 @@ impl Bench {
         panic!("at {} the node wants to be run again and again: {next:?}", self.now.mono);
     }
 
-    /// The process dies and starts again on its disk; `kept` says how much of what was not synced
-    /// is there. What it had in hand is gone.
-    pub(super) fn restart(&mut self, kept: impl FnMut(usize) -> usize) {
+    /// The machine dies and starts again on its disk; `kept` says which bytes of each sector that
+    /// was not synced are there. What it had in hand is gone.
+    pub(super) fn restart(&mut self, kept: impl FnMut(usize) -> Range<usize>) {
         if let Some((_, records)) = self.writes.front() {
             let written = self.disk.write(records, None);
             written.expect("a node writes only what the log can hold");
+            self.disk.run_to_sync();
         }
         self.disk.crash(kept);
         self.snapshots.crash();

@@ -44,9 +44,9 @@ impl MemoryBackend {
     }
 
     /// The machine loses its power, and starts again: gives the file as it is found then. `keep` is
-    /// asked how many of so many changes of its length are on the disk, and then, for each page that
-    /// was written and not synced, how many of that many bytes at its beginning are. Whoever has the
-    /// file open gets errors from then on.
+    /// asked how many of so many changes of its length are on the disk, and then, for each page
+    /// that was written and not synced, how many of that many bytes at its beginning are. Whoever
+    /// has the file open gets errors from then on.
     #[must_use]
     pub fn crash(&self, mut keep: impl FnMut(usize) -> usize) -> Self {
         let mut file = self.file();

@@ -2,17 +2,18 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `history/history.redb` | the rows of ended executions, see [`store`](crate::jobs::history::store) |
+//! | `history/history.redb` | the rows of ended executions, see [`Store`] |
 //!
-//! [`open`] opens the file below the data directory, which is locked. [`Archive::start`] gives it to
-//! one thread, which does what it is told in order: it carries out changes, reads pages, and answers
-//! by [`ArchiveEvent`]s. Changes that wait are carried out together, so a thread that falls behind
-//! catches up. What is carried out is made durable when nothing is to be done, after much was
-//! written, and when somebody asks for it; the log keeps the rest.
+//! [`open`] opens the file below the data directory, which is locked. [`Archive::start`] gives it
+//! to one thread, which does what it is told in order: it carries out changes, reads pages, and
+//! answers by [`ArchiveEvent`]s. Changes that wait are carried out together, so a thread that falls
+//! behind catches up. What is carried out is made durable when nothing is to be done, after much
+//! was written, and when somebody asks for it; the log keeps the rest.
 //!
 //! A disk without room does not end the node. The thread looks for room before it writes, holds the
-//! changes until there is some, and meanwhile answers reads with the reason. The node hands out only
-//! so much that is not carried out, and stops making more.
+//! changes until there is some, and meanwhile answers reads with the reason; where the room that it
+//! found is gone when the database writes, it waits. The node hands out only so much that is not
+//! carried out, and stops making more.
 //!
 //! **Invariants**
 //! - A page shows every change that was handed over before it was asked for.
@@ -20,6 +21,7 @@
 //!   ends.
 
 mod look;
+mod patient;
 mod queue;
 mod space;
 mod thread;
@@ -39,6 +41,7 @@ use bytes::Bytes;
 use redb::backends::FileBackend;
 
 pub use self::look::{Depth, Look, look};
+use self::patient::{Patience, PatientFile};
 pub use self::queue::{ArchiveStopped, READS_MAX};
 use self::queue::{Command, Queue};
 pub use self::space::{RESERVE_LEN, Room, Space};
@@ -48,7 +51,8 @@ use crate::jobs::history::change::{Change, Limits, Page, Query};
 use crate::jobs::history::store::{HistoryError, Store, View};
 use crate::shell::disk::{Blocks, ExitClass, HISTORY_DIR, History, PutBlock};
 
-const HISTORY_FILE: &str = "history.redb";
+/// What the file of the history is called, in its directory.
+pub const HISTORY_FILE: &str = "history.redb";
 
 /// What the archive has done, or cannot do.
 #[derive(Clone, Debug, PartialEq)]
@@ -121,9 +125,11 @@ pub fn open(data_dir: &Path, limits: Limits) -> Result<(Store, Space), ArchiveEr
     let path = dir.join(HISTORY_FILE);
     let file = create(data_dir, &dir, &path).map_err(ArchiveError::Io)?;
     // The database unwinds on some damage. On a thread of its own that is an error like others.
+    let patience = Patience::default();
+    let space = Space::of_file(path.clone(), patience.clone());
     let opening = Builder::new().name("cronclave-archive".into()).spawn(move || {
         let backend = FileBackend::new(file).map_err(redb::Error::from)?;
-        Store::open(backend, limits)
+        Store::open(PatientFile::new(backend, patience), limits)
     });
     let opened = opening.map_err(ArchiveError::Io)?.join();
     let damaged = |reason| ArchiveError::Damaged { path: path.clone(), reason };
@@ -139,7 +145,7 @@ pub fn open(data_dir: &Path, limits: Limits) -> Result<(Store, Space), ArchiveEr
         }
         Err(_panic) => return Err(damaged("the database cannot go on with it".into())),
     };
-    Ok((store, Space::of_file(path)))
+    Ok((store, space))
 }
 
 /// The file of the history, made with its directory if there is none.
@@ -170,6 +176,7 @@ fn at(path: &Path, error: io::Error) -> io::Error {
 #[derive(Debug)]
 pub struct Archive {
     queue: Arc<Queue>,
+    patience: Patience,
     thread: JoinHandle<()>,
 }
 
@@ -185,9 +192,11 @@ impl Archive {
         report: Box<dyn Fn(ArchiveEvent) + Send>,
     ) -> io::Result<Self> {
         let queue = Arc::new(Queue::default());
+        let patience = space.patience();
+        patience.begin();
         let worker = Worker::new(store, space, Arc::clone(&queue), report);
         let thread = Builder::new().name("cronclave-archive".into()).spawn(|| worker.run())?;
-        Ok(Self { queue, thread })
+        Ok(Self { queue, patience, thread })
     }
 
     /// Hands over what the entries up to `upto` do to the history. Answered by
@@ -221,6 +230,7 @@ impl Archive {
     /// Changes that find no room on the disk are left to the log.
     pub fn stop(self) {
         self.queue.close();
+        self.patience.end();
         if self.thread.join().is_err() {
             tracing::error!("the thread of the archive has unwound, as it has reported");
         }

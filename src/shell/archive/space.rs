@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::patient::Patience;
 use crate::jobs::history::store::CACHE_LEN;
 
 /// What is left free on the disk, in bytes: the log and the history's own counters need it.
@@ -24,22 +25,30 @@ pub enum Room {
 }
 
 /// Asks the disk how much room it has.
-pub struct Space(Box<dyn FnMut(u64) -> io::Result<Room> + Send>);
+pub struct Space {
+    room: Box<dyn FnMut(u64) -> io::Result<Room> + Send>,
+    patience: Patience,
+}
 
 impl Space {
     /// Space as `room` says: whether so many bytes fit, or why that cannot be said.
     pub fn new(room: impl FnMut(u64) -> io::Result<Room> + Send + 'static) -> Self {
-        Self(Box::new(room))
+        Self { room: Box::new(room), patience: Patience::default() }
     }
 
-    /// The space of the disk that holds the file `path`.
-    pub(super) fn of_file(path: PathBuf) -> Self {
-        Self::new(move |len| room(&path, len))
+    /// The space of the disk that holds the file `path`, which waits for more with `patience`.
+    pub(super) fn of_file(path: PathBuf, patience: Patience) -> Self {
+        Self { patience, ..Self::new(move |len| room(&path, len)) }
+    }
+
+    /// How the file waits for space.
+    pub(super) fn patience(&self) -> Patience {
+        self.patience.clone()
     }
 
     /// Whether `len` more bytes fit.
     pub(super) fn room(&mut self, len: u64) -> io::Result<Room> {
-        (self.0)(len)
+        (self.room)(len)
     }
 }
 

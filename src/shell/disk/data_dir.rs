@@ -9,23 +9,27 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::files::{self, LogFiles, TEMPORARY};
+use super::files::{self, TEMPORARY};
+use super::log_files::{self, LogFiles};
 use super::moves::{self, Moves};
 use super::replaced;
 use super::snapshot_files::{self, Blocks, Damaged, SnapshotFiles};
-use crate::codec::log::{DamageReason, LogDamage, Recovery, recover};
+use super::versions;
+use crate::codec::log::{
+    DamageReason, LOG_FORMAT, LogDamage, LogLimits, Owner, RecoverError, Recovery, recover,
+};
 use crate::codec::record::{Recovered, Snapshot};
-use crate::codec::snapshot::{Origin, SnapshotDamage, SnapshotFile};
+use crate::codec::snapshot::{self, Origin, SnapshotDamage, SnapshotFile};
 use crate::id::{Boot, ClusterId, Incarnation, NodeId, NodeName};
 
 /// The format of the whole directory. Any change of any file in it raises this.
-const FORMAT: u64 = 1;
+pub(super) const FORMAT: u64 = 1;
 
 /// How much is written to see whether the disk takes anything: more than a start needs.
 const PROBE_LEN: usize = 64 << 10;
 
 pub(super) const NODE_FILE: &str = "node.json";
-const LOCK_FILE: &str = "lock";
+pub(super) const LOCK_FILE: &str = "lock";
 const PROBE_FILE: &str = "probe.tmp";
 pub(super) const LOG_DIR: &str = "log";
 pub(super) const SNAPSHOT_DIR: &str = "snapshots";
@@ -58,12 +62,14 @@ pub enum DataDirError {
         pid: String,
     },
     /// A newer version wrote it. Nothing was changed.
-    #[error("data-dir {} has format {found}, this version knows only {FORMAT}", path.display())]
+    #[error("{} has format {found}, this version knows only {known}", path.display())]
     NewerFormat {
-        /// The directory or the file.
+        /// The file.
         path: PathBuf,
         /// Its format.
         found: u64,
+        /// The newest format of such a file that this version knows.
+        known: u64,
     },
     /// It belongs to a node of another name.
     #[error(
@@ -137,6 +143,7 @@ pub struct DataDir {
     path: PathBuf,
     lock: Arc<File>,
     node: NodeFacts,
+    log_limits: LogLimits,
 }
 
 /// What `node.json` says.
@@ -181,7 +188,7 @@ impl DataDir {
     /// If it is in use, of another node or a newer version, damaged, or cannot be written.
     pub fn open(path: &Path, name: &NodeName) -> Result<Self, DataDirError> {
         if path.is_dir() {
-            moves::check(path)?;
+            versions::check(path)?;
             read_node(path)?;
         }
         files::create_dir(path).map_err(DataDirError::Io)?;
@@ -213,7 +220,13 @@ impl DataDir {
             files::create_dir(&dir).map_err(DataDirError::Io)?;
             files::remove_temporary(&dir).map_err(DataDirError::Io)?;
         }
-        Ok(Self { path: path.to_owned(), lock, node })
+        Ok(Self { path: path.to_owned(), lock, node, log_limits: LogLimits::default() })
+    }
+
+    /// Has the parts of the log get as large as `limits` say, from the next recovery on.
+    pub fn with_log_limits(mut self, limits: LogLimits) -> Self {
+        self.log_limits = limits;
+        self
     }
 
     /// Reads the log and the newest snapshot, and repairs what a crash left half written. To be
@@ -224,10 +237,15 @@ impl DataDir {
     /// or if it cannot be read or repaired.
     pub fn recover(&self) -> Result<(Recovered, LogFiles), DataDirError> {
         let (log_dir, snapshot_dir) = (self.path.join(LOG_DIR), self.path.join(SNAPSHOT_DIR));
-        let segments = files::read_segments(&log_dir).map_err(DataDirError::Io)?;
+        let segments = log_files::segment_numbers(&log_dir).map_err(DataDirError::Io)?;
         let snapshot = self.newest_snapshot(&snapshot_dir)?;
-        let recovery = recover(self.node.id, &segments, snapshot);
-        let recovery = recovery.map_err(|damage| self.log_error(damage))?;
+        let owner = Owner { node: self.node.id, cluster: self.node.cluster };
+        let load = |segment| log_files::read_segment(&log_dir, segment);
+        let recovery = recover(owner, self.log_limits, &segments, load, snapshot);
+        let recovery = recovery.map_err(|error| match error {
+            RecoverError::Load(error) => DataDirError::Io(error),
+            RecoverError::Damage(damage) => self.log_error(damage),
+        })?;
         let Recovery { recovered, writer, repairs, cut } = recovery;
         if let Some(reason) = self.node.emptied(&recovered) {
             return Err(DataDirError::Damaged { path: log_dir, reason });
@@ -238,8 +256,10 @@ impl DataDir {
             let (segment, offset, len) = (cut.segment.0, cut.offset, cut.len);
             tracing::warn!(segment, offset, len, "cut the end of the log, half written at a crash");
         }
-        let mut files = LogFiles::new(log_dir, writer, Arc::clone(&self.lock));
-        files.perform(repairs).map_err(DataDirError::Io)?;
+        let lock = Arc::clone(&self.lock);
+        let files = LogFiles::new(log_dir, writer, self.log_limits, lock);
+        let mut files = files.map_err(DataDirError::Io)?;
+        files.perform(repairs).map_err(|error| DataDirError::Io(error.into()))?;
         Ok((recovered, files))
     }
 
@@ -264,7 +284,8 @@ impl DataDir {
         for Damaged { path, damage } in damaged {
             match damage {
                 SnapshotDamage::NewerFormat(found) => {
-                    return Err(DataDirError::NewerFormat { path, found: found.into() });
+                    let (found, known) = (found.into(), snapshot::FORMAT.into());
+                    return Err(DataDirError::NewerFormat { path, found, known });
                 }
                 // It is fatal only if the log needs it, which recovery finds out.
                 SnapshotDamage::Checksum | SnapshotDamage::Unreadable => {
@@ -353,7 +374,8 @@ impl DataDir {
     fn log_error(&self, damage: LogDamage) -> DataDirError {
         let path = self.path.clone();
         if let DamageReason::NewerFormat(found) = damage.reason {
-            return DataDirError::NewerFormat { path, found: found.into() };
+            let (found, known) = (found.into(), LOG_FORMAT.into());
+            return DataDirError::NewerFormat { path, found, known };
         }
         DataDirError::Log { path, damage }
     }
@@ -421,7 +443,7 @@ pub(super) fn read_node(dir: &Path) -> Result<Option<NodeFacts>, DataDirError> {
     let FormatOnly { format } =
         serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
     if format > FORMAT {
-        return Err(DataDirError::NewerFormat { path: dir.to_owned(), found: format });
+        return Err(DataDirError::NewerFormat { path, found: format, known: FORMAT });
     }
     let file: NodeFile =
         serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;

@@ -7,6 +7,7 @@
 //! | `log/NUMBER.log` | the segments of the log, see [`codec::log`](crate::codec::log) |
 //! | `moves.json` | renames of a repair that are still to happen |
 //! | `replaced-BOOT-INCARNATION/` | what earlier lives held whose disk was set back |
+//! | `log/NUMBER.spare` | files that become segments; what they hold means nothing |
 //! | `snapshots/INDEX.snap` | the newest snapshot, see [`snapshot`](crate::codec::snapshot) |
 //!
 //! [`DataDir::open`] locks the directory. [`DataDir::recover`] counts a boot, reads and repairs
@@ -15,8 +16,10 @@
 //! another.
 //!
 //! **Invariants**
-//! - A file that is not appended to is written beside, synced, renamed, and its name synced.
-//! - An error of the disk is final: after a failed sync nobody knows what is on the disk, so the
+//! - A file that is not a segment is written beside, synced, renamed, and its name synced.
+//! - A disk that has no space loses nothing: the group waits and is tried again, until there is
+//!   space or the process ends.
+//! - Any other error of the disk is final: after a failed sync nobody knows what is on the disk, so the
 //!   thread reports it once and stops. Only a new start reads what is there.
 //! - A directory of a newer format is refused before anything in it is changed.
 //!
@@ -25,22 +28,26 @@
 
 mod data_dir;
 mod files;
+mod inspect;
+mod log_files;
 mod moves;
 mod offline;
 mod replaced;
 mod rescue;
 mod snapshot_files;
 mod snapshots;
+mod versions;
 mod writer;
 
 pub(super) use self::data_dir::HISTORY_DIR;
 pub use self::data_dir::{DataDir, DataDirError, ExitClass};
-pub use self::files::LogFiles;
+pub use self::inspect::{At, Held, Inspection, Listed, Place};
+pub use self::log_files::LogFiles;
 pub use self::offline::{Offline, ToolError, parse_cluster};
 pub use self::rescue::{RecoverPlan, RepairPlan, recover_by_peers_file, show};
 pub use self::snapshot_files::{Blocks, SnapshotFiles};
 pub use self::snapshots::{History, PutBlock, SnapshotEvent, Snapshots, SnapshotsStopped};
-pub use self::writer::{Completion, Disk, DiskStopped};
+pub use self::writer::{Completion, Disk, DiskEvent, DiskStopped};
 
 #[cfg(test)]
 mod snapshot_tests;

@@ -111,7 +111,7 @@ fn read(dir: &Path) -> Result<Option<List>, DataDirError> {
     let FormatOnly { format } =
         serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
     if format > FORMAT {
-        return Err(DataDirError::NewerFormat { path, found: format });
+        return Err(DataDirError::NewerFormat { path, found: format, known: FORMAT });
     }
     let list: List = serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
     let inside = |path: &str| {

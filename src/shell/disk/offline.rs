@@ -4,17 +4,17 @@
 //! and cuts nothing. What it changes it writes beside, whole and synced, and then has it take its
 //! place by [`Moves`](super::moves::Moves); what was there before is put aside and never removed.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::data_dir::{self, DataDirError, LOG_DIR, NODE_FILE, NodeFacts, SNAPSHOT_DIR};
-use super::files::{self, LogFiles};
+use super::files;
+use super::log_files::{self, LogFiles};
 use super::moves::{self, Moves};
-use super::snapshot_files;
-use crate::codec::log::{LogDamage, LogWriter, recover};
+use super::{snapshot_files, versions};
+use crate::codec::log::{LogDamage, LogLimits, LogWriter, Owner, RecoverError, Recovery, recover};
 use crate::codec::record::{Record, Recovered};
 use crate::id::{ClusterId, NodeId, NodeName};
 use crate::node::rescue::RescueError;
@@ -87,8 +87,7 @@ impl Offline {
             );
             return Err(DataDirError::Io(io::Error::new(ErrorKind::NotFound, text)));
         }
-        moves::check(path)?;
-        drop(refuse_newer(data_dir::read_node(path))?);
+        versions::check(path)?;
         let lock = Arc::new(data_dir::lock(path)?);
         moves::finish(path)?;
         let node = refuse_newer(data_dir::read_node(path))?.and_then(|node| {
@@ -121,16 +120,10 @@ impl Offline {
         &self,
         node: NodeId,
     ) -> Result<Result<Recovered, LogDamage>, DataDirError> {
-        let (log, snapshots) = (self.path.join(LOG_DIR), self.path.join(SNAPSHOT_DIR));
-        let segments = match log.is_dir() {
-            true => files::read_segments(&log).map_err(DataDirError::Io)?,
-            false => BTreeMap::new(),
-        };
-        let newest = match snapshots.is_dir() {
-            true => snapshot_files::newest(&snapshots).map_err(DataDirError::Io)?.0,
-            false => None,
-        };
-        Ok(recover(node, &segments, newest).map(|recovery| recovery.recovered))
+        let cluster = self.node().ok().and_then(|node| node.cluster);
+        let owner = Owner { node, cluster };
+        let read = recover_in(&self.path, owner).map_err(DataDirError::Io)?;
+        Ok(read.map(|recovery| recovery.recovered))
     }
 
     /// Where the next directory that is put aside under this name goes.
@@ -183,9 +176,9 @@ impl Offline {
 
     /// A whole log in the empty directory `dir`, synced.
     fn write_log(&self, dir: &Path, node: &NodeFacts, records: Vec<Record>) -> io::Result<()> {
-        let writer = LogWriter::new(node.id);
-        let lock = Arc::clone(&self.lock);
-        let mut log = LogFiles::new(dir.to_owned(), writer, lock);
+        let (limits, lock) = (LogLimits::default(), Arc::clone(&self.lock));
+        let writer = LogWriter::new(Owner { node: node.id, cluster: node.cluster }, limits);
+        let mut log = LogFiles::new(dir.to_owned(), writer, limits, lock)?;
         let (mut group, mut len) = (Vec::new(), 0);
         for record in records {
             if let Record::Entry { body, .. } = &record {
@@ -200,6 +193,25 @@ impl Offline {
         log.write(&group)?;
         log.seal()?;
         files::sync_dir(dir)
+    }
+}
+
+/// Reads the log and the newest snapshot in the data directory `path`, and changes nothing.
+pub(super) fn recover_in(path: &Path, owner: Owner) -> io::Result<Result<Recovery, LogDamage>> {
+    let (log, snapshots) = (path.join(LOG_DIR), path.join(SNAPSHOT_DIR));
+    let segments = match log.is_dir() {
+        true => log_files::segment_numbers(&log)?,
+        false => Vec::new(),
+    };
+    let newest = match snapshots.is_dir() {
+        true => snapshot_files::newest(&snapshots)?.0,
+        false => None,
+    };
+    let load = |segment| log_files::read_segment(&log, segment);
+    match recover(owner, LogLimits::default(), &segments, load, newest) {
+        Ok(recovery) => Ok(Ok(recovery)),
+        Err(RecoverError::Damage(damage)) => Ok(Err(damage)),
+        Err(RecoverError::Load(error)) => Err(error),
     }
 }
 

@@ -11,10 +11,12 @@ use serde::Deserialize;
 
 use super::data_dir::{self, DataDirError, HISTORY_DIR, NodeFacts, SNAPSHOT_DIR};
 use super::files;
+use super::inspect::{Held, Inspection, Place, history_look};
 use super::offline::{Offline, Stage, ToolError};
 use crate::codec::record::{Record, Recovered};
 use crate::id::{ClusterId, LogIndex, NodeId, NodeName};
 use crate::node::rescue::{self, NodeSurvey, RescueError};
+use crate::shell::archive::Depth;
 
 /// Dkron's file for a recovery, below the data directory.
 const PEERS_FILE: &str = "raft/peers.json";
@@ -34,6 +36,8 @@ pub struct RepairPlan {
     pub damage: Vec<String>,
     /// What the log says, if it is whole.
     pub survey: Option<NodeSurvey>,
+    /// Which entries the log held, as far as that is known.
+    pub held: Option<Held>,
     /// Set for a node without Raft, whose own facts are whole: it keeps them and its identity.
     keeps: Option<(NodeFacts, Vec<Record>)>,
 }
@@ -45,28 +49,17 @@ impl RepairPlan {
     /// # Errors
     /// If there is nothing to repair, nobody to get the data from, or a file cannot be read.
     pub fn new(dir: &Offline, cluster: Option<ClusterId>) -> Result<Self, ToolError> {
-        let mut damage = Vec::new();
-        let node = match dir.node() {
-            Ok(node) => Some(node.clone()),
-            Err(error) => {
-                damage.push(reason_of(error));
-                None
-            }
-        };
+        let seen = Inspection::of(&dir.path, None, Depth::Whole, |_| ())?;
+        let damage: Vec<String> = seen.damage.iter().map(Place::describe).collect();
+        let node = dir.node().ok().cloned();
         let mut survey = None;
         let mut recovered = None;
-        if let Some(node) = &node {
-            match dir.recover(node.id)? {
-                Ok(found) => match rescue::survey(&found) {
-                    Ok(said) => {
-                        damage.extend(node.emptied(&found));
-                        survey = Some(said);
-                        recovered = Some(found);
-                    }
-                    Err(error) => damage.push(error.to_string()),
-                },
-                Err(error) => damage.push(error.to_string()),
-            }
+        if let Some(node) = &node
+            && let Ok(found) = dir.recover(node.id)?
+            && let Ok(said) = rescue::survey(&found)
+        {
+            survey = Some(said);
+            recovered = Some(found);
         }
         let known = survey.as_ref().and_then(|survey| survey.cluster);
         let stored = node.as_ref().and_then(|node| node.cluster.or(node.joins));
@@ -96,6 +89,7 @@ impl RepairPlan {
             old_cluster,
             damage,
             survey,
+            held: seen.held(),
             keeps,
         };
         Ok(plan)
@@ -153,6 +147,7 @@ pub struct RecoverPlan {
     pub survey: NodeSurvey,
     node: NodeFacts,
     recovered: Recovered,
+    history: HistoryPlan,
     peers_file: Option<PeersFile>,
 }
 
@@ -173,6 +168,7 @@ impl RecoverPlan {
                 node.name
             )));
         }
+        let history = history_plan(dir, &survey)?;
         // Worked out once to see whether it can be done, and again when it is done.
         let id = data_dir::random().map_err(DataDirError::Io)?;
         let plan = Self {
@@ -183,6 +179,7 @@ impl RecoverPlan {
             survey,
             node,
             recovered,
+            history,
             peers_file,
         };
         plan.records().map(drop).map_err(|reason| {
@@ -219,7 +216,7 @@ impl RecoverPlan {
         let old = self.old_cluster.map_or_else(|| "none".to_owned(), |old| old.to_string());
         let note = format!(
             "The log of server {} as it was when it went on alone: cluster {old} became cluster \
-             {}. Snapshots and history stayed where they were.\n",
+             {}. Snapshots stayed where they were.\n",
             self.name, self.cluster
         );
         let mut more = Vec::new();
@@ -230,13 +227,34 @@ impl RecoverPlan {
         let stage = Stage {
             node: NodeFacts { cluster: Some(self.cluster), joins: None, ..self.node },
             records,
-            also: Vec::new(),
+            also: match self.history {
+                HistoryPlan::Stays => Vec::new(),
+                HistoryPlan::IsMadeAnew => vec![HISTORY_DIR],
+            },
             aside: "before-recovery",
             more,
             note,
         };
         Ok(dir.replace(stage)?)
     }
+}
+
+/// What becomes of the history in a recovery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum HistoryPlan {
+    /// It holds nothing that the log does not have.
+    Stays,
+    /// It is made anew from snapshot and log at the next start.
+    IsMadeAnew,
+}
+
+/// A history that is ahead of the log, whose own copy of what was applied was lost, would skip the
+/// entries that come in their place. One that is damaged is of no use either.
+fn history_plan(dir: &Offline, survey: &NodeSurvey) -> Result<HistoryPlan, DataDirError> {
+    let seen = history_look(&dir.path, Depth::Summary)?;
+    let last = survey.raft.last.map(|at| at.index);
+    let is_good = seen.is_none_or(|seen| seen.damage.is_none() && seen.upto <= last);
+    Ok(if is_good { HistoryPlan::Stays } else { HistoryPlan::IsMadeAnew })
 }
 
 /// Reads a directory that has to be whole.
@@ -355,3 +373,6 @@ pub fn recover_by_peers_file(
 fn io_at(path: &Path, error: io::Error) -> DataDirError {
     DataDirError::Io(files::at(path, error))
 }
+
+#[cfg(test)]
+mod tests;

@@ -334,13 +334,18 @@ pub(super) struct Damaged {
 pub(super) fn newest(dir: &Path) -> io::Result<(Option<Snapshot>, Vec<Damaged>)> {
     let mut damaged = Vec::new();
     for path in list(dir, SNAPSHOT)?.into_values().rev() {
-        let file = OpenOptions::new().read(true).open(&path).map_err(|error| at(&path, error))?;
-        match read_whole(file).map_err(|error| at(&path, error))? {
+        match read(&path)? {
             Ok(snapshot) => return Ok((Some(snapshot), damaged)),
             Err(damage) => damaged.push(Damaged { path, damage }),
         }
     }
     Ok((None, damaged))
+}
+
+/// Reads the file `path` to its end; the inner error says why it is no whole snapshot.
+pub(super) fn read(path: &Path) -> io::Result<Result<Snapshot, SnapshotDamage>> {
+    let file = OpenOptions::new().read(true).open(path).map_err(|error| at(path, error))?;
+    read_whole(file).map_err(|error| at(path, error))
 }
 
 /// Reads a file to its end, and keeps what it covers and its state.

@@ -251,7 +251,8 @@ fn a_damaged_snapshot_is_left_aside_and_missed_where_the_log_needs_it() {
     let purge = Record::Purge { upto: LogIndex(9), body: Bytes::new() };
     let reset = Record::Reset { next: LogIndex(10) };
     disk.submit(crate::id::WriteId(1), vec![purge, reset]).unwrap();
-    done.recv().unwrap().result.unwrap();
+    let DiskEvent::Written(written) = done.recv().unwrap() else { panic!("there is space") };
+    written.result.unwrap();
     disk.stop();
     match dir.recover().unwrap_err() {
         DataDirError::Log { damage, .. } => {

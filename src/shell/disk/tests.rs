@@ -1,6 +1,6 @@
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, channel};
 
@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 use super::snapshot_tests::Fixture;
 use super::*;
+use crate::codec::log::LogLimits;
 use crate::codec::record::{Record, Recovered};
 use crate::id::{Boot, ClusterId, LogIndex, NodeName, Term, WriteId};
 
@@ -24,8 +25,11 @@ fn entry(index: u64) -> Record {
 fn start(dir: &DataDir) -> (Recovered, Disk, Receiver<Completion>) {
     let (recovered, files) = dir.recover().unwrap();
     let (sender, receiver) = channel();
-    let done = Box::new(move |completion| sender.send(completion).unwrap());
-    (recovered, Disk::start(files, done).unwrap(), receiver)
+    let tell = Box::new(move |event| match event {
+        DiskEvent::Written(completion) => sender.send(completion).unwrap(),
+        DiskEvent::Full { .. } | DiskEvent::Free => panic!("there is space: {event:?}"),
+    });
+    (recovered, Disk::start(files, tell).unwrap(), receiver)
 }
 
 fn write(disk: &Disk, done: &Receiver<Completion>, write: u64, batch: Vec<Record>) {
@@ -188,6 +192,21 @@ fn groups_that_wait_are_completed_in_order() {
     assert_eq!(recovered.entries.len(), 30);
 }
 
+/// The segments in a data directory, and where the data of the last one ends.
+fn last_segment(dir: &DataDir) -> (PathBuf, usize) {
+    let files = files_below(&dir.path().join("log"));
+    let path = files.into_iter().rfind(|path| path.extension().unwrap() == "log").unwrap();
+    let bytes = fs::read(&path).unwrap();
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    (path, end)
+}
+
+/// Writes into a file, over what is there.
+fn overwrite(path: &Path, at: usize, bytes: &[u8]) {
+    let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all_at(bytes, at as u64).unwrap();
+}
+
 #[test]
 fn a_torn_end_is_cut_and_rot_before_it_is_refused() {
     let parent = TempDir::new().unwrap();
@@ -196,21 +215,68 @@ fn a_torn_end_is_cut_and_rot_before_it_is_refused() {
     write(&disk, &done, 1, vec![entry(0)]);
     write(&disk, &done, 2, vec![entry(1)]);
     disk.stop();
-    let segment = files_below(&parent.path().join("log")).remove(0);
-    let whole = fs::read(&segment).unwrap();
-    fs::write(&segment, [&whole[..], b"half a rec"].concat()).unwrap();
+    let (segment, end) = last_segment(&dir);
+    overwrite(&segment, end - 8, b"half a rec");
     let (recovered, files) = dir.recover().unwrap();
     assert_eq!(recovered.entries.len(), 2);
+    assert_eq!(recovered.doubt.unwrap().next, LogIndex(2));
     drop(files);
-    assert_eq!(fs::read(&segment).unwrap(), whole);
+    let (recovered, files) = dir.recover().unwrap();
+    assert_eq!((recovered.entries.len(), recovered.doubt.unwrap().len), (2, 10));
+    drop(files);
 
-    let mut rotten = whole;
-    let middle = rotten.len() / 2;
-    rotten[middle] ^= 1;
-    fs::write(&segment, rotten).unwrap();
+    let whole = fs::read(&segment).unwrap();
+    overwrite(&segment, end / 2, &[whole[end / 2] ^ 1]);
     let error = dir.recover().unwrap_err();
     assert_eq!(error.exit_class(), ExitClass::Damaged);
     assert!(error.to_string().contains("log segment 1 is damaged at byte"), "{error}");
+}
+
+fn count(dir: &DataDir, extension: &str) -> usize {
+    let files = files_below(&dir.path().join("log")).into_iter();
+    files.filter(|path| path.extension().unwrap() == extension).count()
+}
+
+#[test]
+fn segments_are_made_ahead_of_time_and_used_again() {
+    let parent = TempDir::new().unwrap();
+    let dir = DataDir::open(parent.path(), &name("alpha")).unwrap();
+    let limits = LogLimits { segment_len: 4_096, ..LogLimits::default() };
+    let dir = dir.with_log_limits(limits);
+    let (_, mut files) = dir.recover().unwrap();
+    let mut most = 0;
+    for index in 0..2_000 {
+        files.write(&[entry(index)]).unwrap();
+        if index % 100 == 99 {
+            let upto = LogIndex(index - 10);
+            files.write(&[Record::Purge { upto, body: Bytes::new() }]).unwrap();
+        }
+        files.prepare();
+        most = most.max(count(&dir, "spare"));
+        let (segment, end) = last_segment(&dir);
+        assert!(fs::metadata(segment).unwrap().len() >= end as u64);
+    }
+    assert_eq!(most, 2);
+    assert!(count(&dir, "log") < 6);
+    drop(files);
+    let snapshots = Fixture::start(&dir);
+    snapshots.build(1_990);
+    let dir = dir.with_log_limits(LogLimits { spare_segments: 1, ..limits });
+    let (recovered, _files) = dir.recover().unwrap();
+    assert_eq!(recovered.entries.last().unwrap().0, LogIndex(1_999));
+    assert_eq!(count(&dir, "spare"), 1);
+}
+
+#[test]
+fn a_segment_is_as_long_as_it_will_get_from_the_start() {
+    let parent = TempDir::new().unwrap();
+    let dir = DataDir::open(parent.path(), &name("alpha")).unwrap();
+    let (_, mut files) = dir.recover().unwrap();
+    files.write(&[entry(0)]).unwrap();
+    let (segment, _) = last_segment(&dir);
+    let before = fs::metadata(&segment).unwrap().len();
+    (1..100).for_each(|index| files.write(&[entry(index)]).unwrap());
+    assert_eq!(fs::metadata(&segment).unwrap().len(), before);
 }
 
 #[test]

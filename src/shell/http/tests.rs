@@ -616,6 +616,7 @@ async fn the_cluster_is_shown_as_dkron_shows_it() {
     assert_eq!((&leader["Name"], leader.get("id")), (&json!("alpha"), None));
     let is_leader = bench.get("/v1/isleader").await;
     assert_eq!((is_leader.status, is_leader.json()), (StatusCode::OK, json!("I am a leader")));
+    assert_eq!(bench.get("/debug/vars").await.json()["log"]["syncs"], 0);
     let left = bench.call(Method::POST, "/v1/leave").await;
     assert_eq!((left.status, &left.json()["status"]), (StatusCode::OK, &json!("left")));
 }
