@@ -149,12 +149,6 @@ impl Shared {
         self.machines.get(index)?.host.borrow().clone()
     }
 
-    pub(crate) fn count_snapshots(&self, count: impl FnOnce(&mut SnapshotCounts)) {
-        let mut counts = self.snapshots.get();
-        count(&mut counts);
-        self.snapshots.set(counts);
-    }
-
     pub(crate) fn mono(&self) -> Mono {
         let micros = TimeHandle::current().elapsed().as_micros();
         Mono::from_micros(u64::try_from(micros).unwrap_or(u64::MAX).saturating_add(MONO_BEGIN))

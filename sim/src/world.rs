@@ -1,6 +1,6 @@
 //! One host: the world of its node, and the tasks that move its bytes.
 
-use std::cell::{Cell, RefCell, RefMut};
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::pin::pin;
@@ -9,10 +9,9 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use cronclave::codec::memory_snapshots::MemorySnapshots;
 use cronclave::codec::record::Record;
 use cronclave::codec::snapshot::History;
-use cronclave::consensus::{SnapshotDone, SnapshotSource, SnapshotTask, TaskId};
+use cronclave::consensus::{SnapshotDone, SnapshotTask, TaskId};
 use cronclave::driver::{Turn, World, turn};
 use cronclave::id::{Boot, ExecutionId, LogIndex, RequestId, WriteId};
 use cronclave::node::Node;
@@ -163,7 +162,7 @@ impl Host {
                     spawn_local(Rc::clone(&self).build_snapshot(id, task, index));
                     continue;
                 }
-                task @ SnapshotTask::Install { .. } => {
+                SnapshotTask::Install { .. } => {
                     self.room().await;
                     sleep(self.shared.draw_micros(SYNC_MICROS)).await;
                     let installed = self.perform_task(task, &History::default());
@@ -174,11 +173,11 @@ impl Host {
                     continue;
                 }
                 // What is not synced costs no time that a simulation could show.
-                task @ (SnapshotTask::Read { .. }
+                SnapshotTask::Read { .. }
                 | SnapshotTask::Close { .. }
                 | SnapshotTask::Receive { .. }
                 | SnapshotTask::Verify { .. }
-                | SnapshotTask::Discard { .. }) => self.perform_task(id, task),
+                | SnapshotTask::Discard { .. } => {}
             }
             let done = self.perform_task(task, &History::default());
             self.report_task(id, done);
@@ -198,7 +197,7 @@ impl Host {
         let has_room = self.machine().room.get() == Room::Free;
         let done = match task {
             SnapshotTask::Receive { file, .. } if !has_room => {
-                self.snapshots().discard(file);
+                self.machine().snapshots.borrow_mut().discard(file);
                 let reason = "no space is left on a simulated disk".to_owned();
                 Some(SnapshotDone::Received(Err(reason)))
             }
@@ -207,7 +206,10 @@ impl Host {
         let mut counts = self.shared.snapshots.get();
         match &done {
             SnapshotDone::Built(_) => counts.built += 1,
-            SnapshotDone::Received(Ok(())) => counts.received += 1,
+            SnapshotDone::Received(Ok(())) => {
+                counts.received += 1;
+                counts.begun += u64::from(begins);
+            }
             SnapshotDone::Installed => counts.installed += 1,
             SnapshotDone::Read(_) | SnapshotDone::Received(Err(_)) | SnapshotDone::Verified(_) => {}
         }
@@ -220,10 +222,6 @@ impl Host {
         if let Some(done) = done {
             self.inbox.push(Input::SnapshotDone { id, done });
         }
-    }
-
-    fn snapshots(&self) -> RefMut<'_, MemorySnapshots> {
-        self.machine().snapshots.borrow_mut()
     }
 
     /// Waits while there is no space.
@@ -444,7 +442,6 @@ pub(crate) async fn run_host(index: usize) {
     spawn_local(Rc::clone(&host).keep_links(Arc::clone(&endpoint)));
     spawn_local(Rc::clone(&host).write_disk());
     if machine.config.is_server() {
-        spawn_local(Rc::clone(&host).keep_snapshots());
         spawn_local(archive::keep(Rc::clone(&host), Rc::clone(&shared), index));
     }
     spawn_local(Rc::clone(&host).keep_snapshots());

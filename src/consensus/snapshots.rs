@@ -51,9 +51,11 @@ impl fmt::Debug for SnapshotSource {
     }
 }
 
+type Decode = Box<dyn FnOnce(&[u8]) -> Result<(), DecodeError> + Send>;
+
 /// Decodes the state that came in a snapshot, and keeps it until the snapshot is installed.
 pub struct Restore {
-    decode: Box<dyn FnOnce(&[u8]) -> Result<(), DecodeError> + Send>,
+    decode: Decode,
 }
 
 impl Restore {

@@ -1,7 +1,7 @@
 use std::fs;
 use std::io;
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use tempfile::TempDir;
@@ -23,22 +23,30 @@ struct Rows {
 }
 
 impl Rows {
+    fn blocks(&self) -> MutexGuard<'_, Vec<Bytes>> {
+        self.blocks.lock().unwrap()
+    }
+
+    fn upto(&self) -> MutexGuard<'_, Option<LogIndex>> {
+        self.upto.lock().unwrap()
+    }
+
     fn set(&self, count: u8) {
         let block = |n: u8| Bytes::from(vec![n; 300_000]);
-        *self.blocks.lock().unwrap() = (0..count).map(block).collect();
+        *self.blocks() = (0..count).map(block).collect();
     }
 }
 
 impl History for Rows {
     fn export(&self, index: LogIndex, put: PutBlock<'_>) -> io::Result<Option<LogIndex>> {
-        let blocks = self.blocks.lock().unwrap().clone();
+        let blocks = self.blocks().clone();
         blocks.into_iter().try_for_each(put)?;
         Ok(Some(LogIndex(index.0 + 1)))
     }
 
     fn replace(&self, blocks: Blocks) -> io::Result<()> {
-        *self.upto.lock().unwrap() = blocks.upto();
-        *self.blocks.lock().unwrap() = blocks.collect::<io::Result<_>>()?;
+        *self.upto() = blocks.upto();
+        *self.blocks() = blocks.collect::<io::Result<_>>()?;
         Ok(())
     }
 }
@@ -143,7 +151,7 @@ fn a_snapshot_is_built_with_its_history_and_takes_the_place_of_the_one_before() 
     assert!(file.len > 900_000, "{file:?}");
     let blocks = dir.snapshots().place().history(file).unwrap();
     let blocks: Vec<Bytes> = blocks.map(Result::unwrap).collect();
-    assert_eq!(blocks, *fixture.rows.blocks.lock().unwrap());
+    assert_eq!(blocks, *fixture.rows.blocks());
     fixture.snapshots.stop(|| ());
 }
 
@@ -161,8 +169,8 @@ fn a_snapshot_that_came_in_is_installed_with_its_history() {
     assert_eq!(to.perform(SnapshotTask::Install { file }), SnapshotDone::Installed);
     assert_eq!(files(&beta), ["00000000000000000009.snap"]);
     assert_eq!(recovered(&beta), recovered(&alpha));
-    assert_eq!(*to.rows.blocks.lock().unwrap(), *from.rows.blocks.lock().unwrap());
-    assert_eq!(*to.rows.upto.lock().unwrap(), Some(LogIndex(10)));
+    assert_eq!(*to.rows.blocks(), *from.rows.blocks());
+    assert_eq!(*to.rows.upto(), Some(LogIndex(10)));
 }
 
 #[test]
