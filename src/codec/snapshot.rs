@@ -357,8 +357,8 @@ pub fn history(file: &Bytes) -> Result<History, SnapshotDamage> {
     let mut rest = file.slice(start..);
     let mut blocks = Vec::new();
     while !rest.is_empty() {
-        let prefix = rest.first_chunk().ok_or(SnapshotDamage::Unreadable)?;
-        let len = block_len(*prefix)?;
+        let prefix = rest.get(..BLOCK_PREFIX_LEN).ok_or(SnapshotDamage::Unreadable)?;
+        let len = block_len(prefix.try_into().map_err(|_| SnapshotDamage::Unreadable)?)?;
         let end = BLOCK_PREFIX_LEN + len;
         if rest.len() < end {
             return Err(SnapshotDamage::Unreadable);

@@ -51,12 +51,12 @@ impl fmt::Debug for SnapshotSource {
     }
 }
 
-type Decode = Box<dyn FnOnce(&[u8]) -> Result<(), DecodeError> + Send>;
-
 /// Decodes the state that came in a snapshot, and keeps it until the snapshot is installed.
 pub struct Restore {
-    decode: Decode,
+    decode: Box<Decode>,
 }
+
+type Decode = dyn FnOnce(&[u8]) -> Result<(), DecodeError> + Send;
 
 impl Restore {
     /// Has the state decoded by `decode` and put into the slot that is returned.

@@ -19,7 +19,7 @@
 //! - A file that is not a segment is written beside, synced, renamed, and its name synced.
 //! - A disk that has no space loses nothing: the group waits and is tried again, until there is
 //!   space or the process ends.
-//! - Any other error of the disk is final: after a failed sync nobody knows what is on the disk, so the
+//! - Any other error of the disk is final: after a failed sync nobody knows what is on it, so the
 //!   thread reports it once and stops. Only a new start reads what is there.
 //! - A directory of a newer format is refused before anything in it is changed.
 //!
@@ -41,7 +41,7 @@ mod writer;
 
 pub(super) use self::data_dir::HISTORY_DIR;
 pub use self::data_dir::{DataDir, DataDirError, ExitClass};
-pub use self::inspect::{At, Held, Inspection, Listed, Place};
+pub use self::inspect::{At, FileView, Held, Inspection, Listed, Place};
 pub use self::log_files::LogFiles;
 pub use self::offline::{Offline, ToolError, parse_cluster};
 pub use self::rescue::{RecoverPlan, RepairPlan, recover_by_peers_file, show};
