@@ -1,3 +1,5 @@
+//! What the thread of the snapshots does on real files.
+
 use std::fs;
 use std::io;
 use std::sync::mpsc::{Receiver, channel};
