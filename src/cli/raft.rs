@@ -72,7 +72,10 @@ fn json_of(
 ) -> serde_json::Value {
     let at = |at: Option<Position>| at.map(|at| json!({"term": at.term.0, "index": at.index.0}));
     let raft = &survey.raft;
-    let voter = |id: &NodeId| json!({"id": id.to_string(), "name": raft.members.get(id).map(|peer| peer.name.clone())});
+    let voter = |id: &NodeId| {
+        let name = raft.members.get(id).map(|peer| peer.name.clone());
+        json!({"id": id.to_string(), "name": name})
+    };
     json!({
         "name": name.as_str(),
         "id": id.to_string(),
@@ -162,8 +165,8 @@ fn warning(plan: &RecoverPlan) -> String {
     if sure < end {
         let _ = writeln!(
             text,
-            "  entries {} to {end}: kept, and not certain: some may never have been acknowledged,\n  \
-             and the lost servers may have acknowledged others in their place",
+            "  entries {} to {end}: kept, and not certain: some may never have been\n  \
+             acknowledged, and the lost servers may have acknowledged others in their place",
             sure + 1
         );
     }

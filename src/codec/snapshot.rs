@@ -268,7 +268,8 @@ impl Decoder {
         if self.block_left > 0 || !self.prefix.is_empty() {
             return Err(SnapshotDamage::Unreadable);
         }
-        let meta_len = usize::try_from(self.header.meta_len).expect("it lies in memory");
+        let meta_len = usize::try_from(self.header.meta_len);
+        let meta_len = meta_len.map_err(|_| SnapshotDamage::Unreadable)?;
         let kept = Bytes::from(self.kept);
         let (meta, data) = (kept.slice(..meta_len), kept.slice(meta_len..));
         Ok(Snapshot { file: self.header.file(), meta, data })
@@ -357,7 +358,7 @@ pub fn history(file: &Bytes) -> Result<History, SnapshotDamage> {
     let mut blocks = Vec::new();
     while !rest.is_empty() {
         let prefix = rest.get(..BLOCK_PREFIX_LEN).ok_or(SnapshotDamage::Unreadable)?;
-        let len = block_len(prefix.try_into().expect("as many bytes as a prefix has"))?;
+        let len = block_len(prefix.try_into().map_err(|_| SnapshotDamage::Unreadable)?)?;
         let end = BLOCK_PREFIX_LEN + len;
         if rest.len() < end {
             return Err(SnapshotDamage::Unreadable);

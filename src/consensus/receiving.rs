@@ -403,7 +403,7 @@ impl<M: Machine> Engine<M> {
     }
 
     /// The session with `peer` ended, or began anew: what it was sending waits where it is.
-    pub(crate) fn interrupt_incoming(&mut self, peer: NodeId) {
+    pub(crate) fn interrupt_incoming(&self, peer: NodeId) {
         if let Some(incoming) = &self.incoming {
             lock(&incoming.sender).take_if(|sender| sender.peer == peer);
         }

@@ -53,8 +53,10 @@ impl fmt::Debug for SnapshotSource {
 
 /// Decodes the state that came in a snapshot, and keeps it until the snapshot is installed.
 pub struct Restore {
-    decode: Box<dyn FnOnce(&[u8]) -> Result<(), DecodeError> + Send>,
+    decode: Box<Decode>,
 }
+
+type Decode = dyn FnOnce(&[u8]) -> Result<(), DecodeError> + Send;
 
 impl Restore {
     /// Has the state decoded by `decode` and put into the slot that is returned.

@@ -89,8 +89,15 @@ impl Load {
     /// nothing is there that nobody sent.
     #[track_caller]
     pub(crate) fn check(&self, cluster: &Cluster, server: usize) {
+        self.check_beside(cluster, server, &[]);
+    }
+
+    /// The same where jobs of these names are there too.
+    #[track_caller]
+    pub(crate) fn check_beside(&self, cluster: &Cluster, server: usize, others: &[&str]) {
         let acknowledged = lock(&self.ledger).acknowledged.clone();
-        let found = all_jobs(cluster, server);
+        let mut found = all_jobs(cluster, server);
+        found.retain(|name, _| !others.contains(&name.as_str()));
         let sent = lock(&self.ledger).sent.clone();
         for (name, text) in &acknowledged {
             assert!(found.contains_key(name), "{name} was acknowledged and is missing");

@@ -251,6 +251,9 @@ fn tables(inspection: &Inspection) -> String {
         }
         let _ = write!(text, "\n{}", table(&rows));
     }
+    for spare in &inspection.spares {
+        let _ = writeln!(text, "  spare of {} bytes: {}", spare.len, spare.file);
+    }
     if !inspection.snapshots.is_empty() {
         let mut rows = vec![["SNAPSHOT", "FILE", "CHECKSUM"].map(String::from).to_vec()];
         for snapshot in &inspection.snapshots {

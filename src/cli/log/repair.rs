@@ -42,8 +42,8 @@ pub(crate) fn run(args: &RepairArgs) -> Result<(), ExitError> {
             let _ = writeln!(
                 text,
                 "Start {name} with retry-join naming a live server: it joins cluster {cluster} as\n\
-                 a new server, fetches everything, and votes when it has caught up. It joins no other\n\
-                 cluster and founds none."
+                 a new server, fetches everything, and votes when it has caught up. It joins no\n\
+                 other cluster and founds none."
             );
         }
         (None, _) => {
@@ -80,8 +80,8 @@ fn warning(plan: &RepairPlan) -> String {
     );
     if plan.cluster.is_none() {
         text.push_str(
-            "  - Its cluster is not known, so nothing keeps it from founding one: start it with\n    \
-             retry-join naming a live server, or give --cluster ID.\n",
+            "  - Its cluster is not known, so nothing keeps it from founding one: start it\n    \
+             with retry-join naming a live server, or give --cluster ID.\n",
         );
     }
     text

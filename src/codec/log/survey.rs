@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 
-use super::format::{self, Frame, HEADER_LEN, Header, HeaderFault, Next};
+use super::format::{self, Frame, HEADER_LEN, Header, HeaderFault, MarkPlace, Next};
 use super::{DamageReason, SegmentNumber};
 use crate::codec::record::Record;
 use crate::id::{ClusterId, LogIndex, NodeId, Term};
@@ -172,7 +172,8 @@ pub fn survey_segment(
                 return survey;
             }
         };
-        let seen = format::decode_body(&body).map(seen);
+        let place = MarkPlace { node: header.owner.node, number, at: offset_of(offset) };
+        let seen = format::decode_body(&body).and_then(|frame| seen(frame, place));
         let Some(seen) = seen else {
             survey.end = broken(offset_of(offset), DamageReason::Unreadable);
             return survey;
@@ -218,11 +219,17 @@ impl SegmentSurvey {
     }
 }
 
-fn seen(frame: Frame) -> Seen {
+/// What a frame says; `None` for a mark that was written for another place.
+fn seen(frame: Frame, place: MarkPlace) -> Option<Seen> {
     match frame {
-        Frame::Record(record) => Seen::Record(record),
-        Frame::Span(span) => Seen::Span { start: LogIndex(span.start), next: LogIndex(span.next) },
-        Frame::Mark(mark) => Seen::Mark { synced: mark.synced, life: mark.life.0 },
+        Frame::Record(record) => Some(Seen::Record(record)),
+        Frame::Span(span) => {
+            Some(Seen::Span { start: LogIndex(span.start), next: LogIndex(span.next) })
+        }
+        Frame::Mark(mark) => {
+            let (synced, life) = (mark.synced, mark.life.0);
+            place.has(&mark).then_some(Seen::Mark { synced, life })
+        }
     }
 }
 

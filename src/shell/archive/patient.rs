@@ -96,9 +96,13 @@ fn is_full(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
+    use std::sync::{Mutex, MutexGuard};
 
     use super::*;
+
+    fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+        mutex.lock().unwrap()
+    }
 
     /// A disk that has no space for so many writes, and then has.
     #[derive(Debug)]
@@ -127,7 +131,7 @@ mod tests {
         }
 
         fn write(&self, _offset: u64, _data: &[u8]) -> io::Result<()> {
-            let mut left = self.left.lock().unwrap();
+            let mut left = held(&self.left);
             if *left == 0 {
                 return Ok(());
             }

@@ -14,6 +14,7 @@ use super::data_dir::{
     self, DataDirError, HISTORY_DIR, LOCK_FILE, LOG_DIR, NODE_FILE, SNAPSHOT_DIR,
 };
 use super::files::SEGMENT;
+use super::log_files::SPARE;
 use super::snapshot_files::{self, SNAPSHOT};
 use super::{files, log_files, moves, offline, versions};
 use crate::codec::log::{
@@ -41,6 +42,8 @@ pub struct Inspection {
     pub raft: Option<RaftView>,
     /// The segments of the log, oldest first.
     pub segments: Vec<SegmentView>,
+    /// Files that are kept to become segments.
+    pub spares: Vec<FileView>,
     /// What the next start cuts off, because it was half written at a crash.
     pub torn: Option<Place>,
     /// What earlier starts have cut, as long as it is not known to be harmless.
@@ -148,10 +151,13 @@ pub struct SegmentView {
     pub end: &'static str,
 }
 
-/// One file and its length in bytes.
-struct FileView {
-    file: String,
-    len: u64,
+/// One file.
+#[derive(Clone, Debug, Serialize)]
+pub struct FileView {
+    /// Its path.
+    pub file: String,
+    /// Its length, in bytes.
+    pub len: u64,
 }
 
 /// A place in a file where something is wrong.
@@ -300,6 +306,7 @@ impl Inspection {
             },
             raft: None,
             segments: views,
+            spares: read_spares(&path.join(LOG_DIR))?,
             torn: None,
             doubt: None,
             snapshots,
@@ -329,11 +336,8 @@ impl Inspection {
         node: Option<&data_dir::NodeFacts>,
     ) -> Result<(), DataDirError> {
         let log = path.join(LOG_DIR);
-        let recovery = offline::recover_in(
-            path,
-            Owner { node: id, cluster: node.and_then(|node| node.cluster) },
-        )
-        .map_err(DataDirError::Io)?;
+        let owner = Owner { node: id, cluster: node.and_then(|node| node.cluster) };
+        let recovery = offline::recover_in(path, owner).map_err(DataDirError::Io)?;
         match recovery {
             Ok(recovery) => {
                 let file = |segment: SegmentNumber| files::file_path(&log, segment.0, SEGMENT);
@@ -502,6 +506,13 @@ fn read_segments(
         segments.push((file, survey));
     }
     Ok(segments)
+}
+
+/// Files that become segments; what they hold means nothing.
+fn read_spares(dir: &Path) -> Result<Vec<FileView>, DataDirError> {
+    let files = list(dir, SPARE).map_err(DataDirError::Io)?;
+    let views: io::Result<Vec<FileView>> = files.values().map(|path| view_of_file(path)).collect();
+    views.map_err(DataDirError::Io)
 }
 
 fn read_snapshots(dir: &Path) -> Result<Vec<SnapshotView>, DataDirError> {

@@ -18,7 +18,7 @@ use crate::id::ClusterId;
 use crate::shell::counters::Counters;
 
 /// What a file is called that was a segment, or is made to be one. What it holds means nothing.
-const SPARE: &str = "spare";
+pub(super) const SPARE: &str = "spare";
 
 /// The files of a log, and the writer that goes on with them.
 #[derive(Debug)]

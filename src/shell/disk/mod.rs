@@ -41,7 +41,7 @@ mod writer;
 
 pub(super) use self::data_dir::HISTORY_DIR;
 pub use self::data_dir::{DataDir, DataDirError, ExitClass};
-pub use self::inspect::{At, Held, Inspection, Listed, Place};
+pub use self::inspect::{At, FileView, Held, Inspection, Listed, Place};
 pub use self::log_files::LogFiles;
 pub use self::offline::{Offline, ToolError, parse_cluster};
 pub use self::rescue::{RecoverPlan, RepairPlan, recover_by_peers_file, show};

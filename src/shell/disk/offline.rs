@@ -14,7 +14,9 @@ use super::files;
 use super::log_files::{self, LogFiles};
 use super::moves::{self, Moves};
 use super::{snapshot_files, versions};
-use crate::codec::log::{LogDamage, LogLimits, LogWriter, Owner, RecoverError, Recovery, recover};
+use crate::codec::log::{
+    LogDamage, LogLimits, LogWriter, Owner, RECORD_LEN_MAX, RecoverError, Recovery, recover,
+};
 use crate::codec::record::{Record, Recovered};
 use crate::id::{ClusterId, NodeId, NodeName};
 use crate::node::rescue::RescueError;
@@ -176,7 +178,9 @@ impl Offline {
 
     /// A whole log in the empty directory `dir`, synced.
     fn write_log(&self, dir: &Path, node: &NodeFacts, records: Vec<Record>) -> io::Result<()> {
-        let (limits, lock) = (LogLimits::default(), Arc::clone(&self.lock));
+        // What is in the log already may be longer than what may be written now.
+        let limits = LogLimits { record_len_max: RECORD_LEN_MAX, ..LogLimits::default() };
+        let lock = Arc::clone(&self.lock);
         let writer = LogWriter::new(Owner { node: node.id, cluster: node.cluster }, limits);
         let mut log = LogFiles::new(dir.to_owned(), writer, limits, lock)?;
         let (mut group, mut len) = (Vec::new(), 0);

@@ -138,7 +138,7 @@ impl SnapshotFiles {
     ///
     /// # Errors
     /// If it is damaged, or another, or cannot be read.
-    pub(super) fn verify(&mut self, file: SnapshotFile) -> Result<Snapshot, String> {
+    pub(super) fn verify(&self, file: SnapshotFile) -> Result<Snapshot, String> {
         let path = self.place.incoming();
         let incoming = self.incoming.as_ref().filter(|known| known.file == file);
         incoming.ok_or_else(|| "it did not come in".to_owned())?;

@@ -1,7 +1,7 @@
 use std::fs;
 use std::io;
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use tempfile::TempDir;
@@ -22,23 +22,27 @@ struct Rows {
     upto: Mutex<Option<LogIndex>>,
 }
 
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap()
+}
+
 impl Rows {
     fn set(&self, count: u8) {
         let block = |n: u8| Bytes::from(vec![n; 300_000]);
-        *self.blocks.lock().unwrap() = (0..count).map(block).collect();
+        *held(&self.blocks) = (0..count).map(block).collect();
     }
 }
 
 impl History for Rows {
     fn export(&self, index: LogIndex, put: PutBlock<'_>) -> io::Result<Option<LogIndex>> {
-        let blocks = self.blocks.lock().unwrap().clone();
+        let blocks = held(&self.blocks).clone();
         blocks.into_iter().try_for_each(put)?;
         Ok(Some(LogIndex(index.0 + 1)))
     }
 
     fn replace(&self, blocks: Blocks) -> io::Result<()> {
-        *self.upto.lock().unwrap() = blocks.upto();
-        *self.blocks.lock().unwrap() = blocks.collect::<io::Result<_>>()?;
+        *held(&self.upto) = blocks.upto();
+        *held(&self.blocks) = blocks.collect::<io::Result<_>>()?;
         Ok(())
     }
 }
@@ -63,32 +67,28 @@ impl Fixture {
     pub(super) fn build(&self, index: u64) -> SnapshotFile {
         let state = move || Bytes::from(format!("state {index}"));
         let source = SnapshotSource::new(META, LogIndex(index), state);
-        match self.perform(SnapshotTask::Build(source)) {
-            SnapshotDone::Built(file) => file,
-            other => panic!("{other:?}"),
-        }
+        let done = self.perform(SnapshotTask::Build(source));
+        let SnapshotDone::Built(file) = done else { panic!("{done:?}") };
+        file
     }
 
     fn perform(&self, task: SnapshotTask) -> SnapshotDone {
         self.snapshots.submit(TaskId(7), task).unwrap();
-        match self.events.recv().unwrap() {
-            SnapshotEvent::Done { id: TaskId(7), done } => done,
-            other => panic!("{other:?}"),
-        }
+        let event = self.events.recv().unwrap();
+        let SnapshotEvent::Done { id: TaskId(7), done } = event else { panic!("{event:?}") };
+        done
     }
 
     fn read(&self, file: SnapshotFile, offset: u64) -> Option<Bytes> {
-        match self.perform(SnapshotTask::Read { file, offset, len: 1 << 18 }) {
-            SnapshotDone::Read(data) => data,
-            other => panic!("{other:?}"),
-        }
+        let done = self.perform(SnapshotTask::Read { file, offset, len: 1 << 18 });
+        let SnapshotDone::Read(data) = done else { panic!("{done:?}") };
+        data
     }
 
     fn receive(&self, file: SnapshotFile, offset: u64, data: Bytes) -> Result<(), String> {
-        match self.perform(SnapshotTask::Receive { file, offset, data }) {
-            SnapshotDone::Received(result) => result,
-            other => panic!("{other:?}"),
-        }
+        let done = self.perform(SnapshotTask::Receive { file, offset, data });
+        let SnapshotDone::Received(result) = done else { panic!("{done:?}") };
+        result
     }
 
     /// Hands all of `file` over to `to`.
@@ -105,10 +105,9 @@ impl Fixture {
     /// The state that came in, if it can be used.
     fn verify(&self, file: SnapshotFile, meta: Bytes) -> Result<Vec<u8>, String> {
         let (restore, slot) = Restore::new(|data: &[u8]| Ok(data.to_vec()));
-        match self.perform(SnapshotTask::Verify { file, meta, restore }) {
-            SnapshotDone::Verified(result) => result.map(|()| slot.take().unwrap()),
-            other => panic!("{other:?}"),
-        }
+        let done = self.perform(SnapshotTask::Verify { file, meta, restore });
+        let SnapshotDone::Verified(result) = done else { panic!("{done:?}") };
+        result.map(|()| slot.take().unwrap())
     }
 }
 

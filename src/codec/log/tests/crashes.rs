@@ -65,7 +65,7 @@ fn every_choice_of_lost_sectors_leaves_a_prefix() {
             if choice >> (place - 1) & 1 == 1 { 0..len } else { 0..0 }
         });
         let recovered = disk.recover().unwrap();
-        assert_eq!(recovered.entries.is_empty(), false);
+        assert!(!recovered.entries.is_empty());
         let is_old = recovered.entries.len() == 1;
         assert!(recovered.vote == Some(body("new")) || recovered.vote == Some(body("old")));
         assert!(!is_old || recovered.vote == Some(body("old")));
@@ -308,7 +308,7 @@ fn a_last_segment_that_was_never_begun_is_as_if_it_were_not_there() {
             matches!(recovery.repairs[0], Step::Create { segment, .. } if segment == last.next())
         );
     }
-    let mut with_torn = segments.clone();
+    let mut with_torn = segments;
     with_torn.insert(last.next(), Bytes::from_static(b"CRON"));
     let cut = recover_all(&with_torn).unwrap().cut;
     assert_eq!(cut, Some(Cut { segment: last.next(), offset: 0, len: 4 }));
