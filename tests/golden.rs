@@ -38,8 +38,8 @@ fn snapshot() -> Snapshot {
     Snapshot { file, meta: Bytes::new(), data: Bytes::new() }
 }
 
-/// A log with a record of each kind, two lives and several segments. The second life found a segment
-/// without a whole head, and began it again.
+/// A log with a record of each kind, two lives and several segments. The second life found a
+/// segment without a whole head, and began it again.
 fn segments() -> BTreeMap<SegmentNumber, Bytes> {
     let mut disk = MemoryDisk::new(NODE).with_segment_len(400).with_sector_len(16);
     let write = |disk: &mut MemoryDisk, batch: &[Record]| {
