@@ -195,13 +195,13 @@ impl Host {
     fn perform_task(&self, task: SnapshotTask, history: &History) -> Option<SnapshotDone> {
         let begins = matches!(task, SnapshotTask::Receive { offset: 0, .. });
         let has_room = self.machine().room.get() == Room::Free;
-        let done = match task {
-            SnapshotTask::Receive { file, .. } if !has_room => {
-                self.machine().snapshots.borrow_mut().discard(file);
-                let reason = "no space is left on a simulated disk".to_owned();
-                Some(SnapshotDone::Received(Err(reason)))
-            }
-            task => task.perform(&mut self.machine().snapshots.borrow_mut(), history),
+        let snapshots = &mut *self.machine().snapshots.borrow_mut();
+        let done = if let (SnapshotTask::Receive { file, .. }, false) = (&task, has_room) {
+            snapshots.discard(*file);
+            let reason = "no space is left on a simulated disk".to_owned();
+            Some(SnapshotDone::Received(Err(reason)))
+        } else {
+            task.perform(snapshots, history)
         }?;
         let mut counts = self.shared.snapshots.get();
         match &done {
@@ -386,6 +386,19 @@ async fn resolve(host: Rc<Host>, name: String) {
     host.inbox.push(Input::Resolved { name, result });
 }
 
+/// Starts what moves the bytes of a host.
+fn start_tasks(host: &Rc<Host>, endpoint: &Arc<Endpoint>) {
+    for _ in 0..RECEIVERS {
+        spawn_local(Rc::clone(host).receive(Arc::clone(endpoint)));
+    }
+    spawn_local(Rc::clone(host).keep_links(Arc::clone(endpoint)));
+    spawn_local(Rc::clone(host).write_disk());
+    if host.machine().config.is_server() {
+        spawn_local(archive::keep(Rc::clone(host), Rc::clone(&host.shared), host.index));
+    }
+    spawn_local(Rc::clone(host).keep_snapshots());
+}
+
 /// Boots the machine's node and runs it until it stops or is killed.
 pub(crate) async fn run_host(index: usize) {
     let shared = Shared::current();
@@ -436,15 +449,7 @@ pub(crate) async fn run_host(index: usize) {
         over: Cell::default(),
     });
     *machine.host.borrow_mut() = Some(Rc::clone(&host));
-    for _ in 0..RECEIVERS {
-        spawn_local(Rc::clone(&host).receive(Arc::clone(&endpoint)));
-    }
-    spawn_local(Rc::clone(&host).keep_links(Arc::clone(&endpoint)));
-    spawn_local(Rc::clone(&host).write_disk());
-    if machine.config.is_server() {
-        spawn_local(archive::keep(Rc::clone(&host), Rc::clone(&shared), index));
-    }
-    spawn_local(Rc::clone(&host).keep_snapshots());
+    start_tasks(&host, &endpoint);
     let mut world = SimWorld { host: Rc::clone(&host), endpoint: Arc::clone(&endpoint) };
     loop {
         let next = turn(&mut node, &mut world);

@@ -1,10 +1,10 @@
 //! A snapshot as a file: [`Header`], what it covers, the state, the history; in pieces of any size.
 //!
-//! The bytes are described in `docs/snapshot-format.md`. A file is a header of [`HEADER_LEN`] bytes,
-//! then what the snapshot covers ([`Snapshot::meta`]), then the state ([`Snapshot::data`]), then
-//! the history of executions in blocks, each behind its length. The header holds one checksum over
-//! all that follows, so it is known last and written first: an [`Encoder`] takes the parts as they
-//! are written and gives the header at the end, a [`Decoder`] takes a file as it is read.
+//! The bytes are described in `docs/snapshot-format.md`. A file is a header of [`HEADER_LEN`]
+//! bytes, then what the snapshot covers ([`Snapshot::meta`]), then the state ([`Snapshot::data`]),
+//! then the history of executions in blocks, each behind its length. The header holds one checksum
+//! over all that follows, so it is known last and written first: an [`Encoder`] takes the parts as
+//! they are written and gives the header at the end, a [`Decoder`] takes a file as it is read.
 //!
 //! **Invariants**
 //! - Only what covers and the state are ever held in memory; a block has at most

@@ -1,7 +1,7 @@
 //! A snapshot that comes in from a leader.
 //!
-//! Chunks go to the disk as they come, and are acknowledged when they are written; only then may the
-//! leader send more. When the file is whole it is checked and its state decoded, outside of the
+//! Chunks go to the disk as they come, and are acknowledged when they are written; only then may
+//! the leader send more. When the file is whole it is checked and its state decoded, outside of the
 //! turn. Only then does openraft hear of it, so that a damaged one harms nothing; and openraft
 //! decides whether it is still needed, since much may have been committed while it came.
 //!

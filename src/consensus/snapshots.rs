@@ -1,8 +1,8 @@
 //! What an engine wants done with snapshot files: [`SnapshotTask`], answered by [`SnapshotDone`].
 //!
 //! A snapshot is a file, and may be large. The engine holds its name ([`SnapshotFile`]) and, on its
-//! way to or from a peer, a few chunks; whoever owns the files does the rest outside of the engine's
-//! turns: encoding the state, checking a file, decoding the state that came in one.
+//! way to or from a peer, a few chunks; whoever owns the files does the rest outside of the
+//! engine's turns: encoding the state, checking a file, decoding the state that came in one.
 //!
 //! **Invariants**
 //! - Tasks are begun in the order in which they come. A [`SnapshotTask::Build`] may take long and

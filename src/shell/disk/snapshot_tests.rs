@@ -1,3 +1,5 @@
+//! What the thread of the snapshots does on real files.
+
 use std::fs;
 use std::io;
 use std::sync::mpsc::{Receiver, channel};
@@ -253,12 +255,9 @@ fn a_damaged_snapshot_is_left_aside_and_missed_where_the_log_needs_it() {
     let DiskEvent::Written(written) = done.recv().unwrap() else { panic!("there is space") };
     written.result.unwrap();
     disk.stop();
-    match dir.recover().unwrap_err() {
-        DataDirError::Log { damage, .. } => {
-            assert!(matches!(damage.reason, DamageReason::SnapshotMissing(_)), "{damage}");
-        }
-        other => panic!("{other}"),
-    }
+    let error = dir.recover().unwrap_err();
+    let DataDirError::Log { damage, .. } = error else { panic!("{error}") };
+    assert!(matches!(damage.reason, DamageReason::SnapshotMissing(_)), "{damage}");
 }
 
 #[test]

@@ -50,7 +50,8 @@ pub enum SnapshotEvent {
     },
 }
 
-/// The thread takes no more tasks: it has stopped after an error that it reported, or too many wait.
+/// The thread takes no more tasks: it has stopped after an error that it reported,
+/// or too many wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the thread of the snapshots takes no more tasks")]
 pub struct SnapshotsStopped;
