@@ -2,7 +2,7 @@
 //!
 //! A tool holds the lock that a node would hold, so no node can start meanwhile. It counts no boot
 //! and cuts nothing. What it changes it writes beside, whole and synced, and then has it take its
-//! place by [`Moves`](super::moves::Moves); what was there before is put aside and never removed.
+//! place by [`Moves`]; what was there before is put aside and never removed.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
