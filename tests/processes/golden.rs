@@ -1,9 +1,9 @@
 //! The data directory of a server of version 1, which every later version has to start on: its log,
 //! its snapshot with the state in it, and its history, as a real server wrote them.
 //!
-//! `tests/golden/v1/data` was made once, by a server that ran jobs, made a snapshot and went on. The
-//! answers that it gave before it stopped are beside it. Neither is ever made anew under the same
-//! version: what cannot read them, or reads something else, fails here.
+//! `tests/golden/v1/data` was made once, by a server that ran jobs, made a snapshot and went on.
+//! The answers that it gave before it stopped are beside it. Neither is ever made anew under the
+//! same version: what cannot read them, or reads something else, fails here.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,13 +17,14 @@ fn golden() -> PathBuf {
 }
 
 fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let (from, name) = entry.map(|entry| (entry.path(), entry.file_name())).unwrap();
+    fs::create_dir_all(to).expect("the directory is ours");
+    for entry in fs::read_dir(from).expect("it is part of the sources") {
+        let entry = entry.expect("it is part of the sources");
+        let (from, name) = (entry.path(), entry.file_name());
         if from.is_dir() {
             copy(&from, &to.join(name));
         } else {
-            fs::copy(from, to.join(name)).unwrap();
+            fs::copy(from, to.join(name)).expect("the directory is ours");
         }
     }
 }
@@ -48,8 +49,9 @@ fn answers_as_it_did(cluster: &Cluster) {
         ("hello", "/v1/jobs/hello/executions?_sort=id&_order=ASC"),
         ("fails", "/v1/jobs/fails/executions?_sort=id&_order=ASC"),
     ] {
-        let text = fs::read_to_string(golden().join(format!("answers/{name}.json"))).unwrap();
-        let before: Value = serde_json::from_str(&text).unwrap();
+        let text = fs::read_to_string(golden().join(format!("answers/{name}.json")));
+        let text = text.expect("it is part of the sources");
+        let before: Value = serde_json::from_str(&text).expect("it is JSON");
         let answer = wait("an answer", || cluster.get(0, path).filter(|found| found.status == 200));
         assert_eq!(answer.json(), before, "{path}");
     }
@@ -75,6 +77,8 @@ fn a_server_starts_on_what_version_1_wrote_and_goes_on() {
 
 #[test]
 fn the_history_of_version_1_is_made_anew_from_its_snapshot_and_its_log() {
-    let cluster = start(|data| fs::remove_dir_all(data.join("history")).unwrap());
+    let cluster = start(|data| {
+        fs::remove_dir_all(data.join("history")).expect("the directory is ours");
+    });
     answers_as_it_did(&cluster);
 }
