@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
+use cronclave::codec::log::Step;
 use cronclave::codec::memory_disk::MemoryDisk;
 use cronclave::codec::memory_snapshots::MemorySnapshots;
 use cronclave::codec::snapshot::Origin;
@@ -124,6 +125,19 @@ impl Cluster {
         *machine.history.borrow_mut() = found;
         drop(machine.store.borrow_mut().take());
         machine.snapshots.borrow_mut().crash();
+    }
+
+    /// Has the end of a killed host's log rot: a bit of the last frame that is whole.
+    pub fn rot_end(&self, index: usize) {
+        let mut disk = self.shared.machine(index).disk.borrow_mut();
+        let recovery = disk.read().expect("nothing else has rotted");
+        // Recovery goes on where the log ends.
+        let end = recovery.repairs.iter().find_map(|step| match step {
+            Step::Write { segment, at, .. } => Some((*segment, *at)),
+            Step::Create { .. } | Step::Sync { .. } | Step::SyncDir | Step::Remove { .. } => None,
+        });
+        let (segment, end) = end.expect("a host that ran has a log");
+        disk.rot(segment, usize::try_from(end).expect("a short log") - 1, 1);
     }
 
     /// Whether a host's log was cut at a start, and nobody has settled what that may have cost.

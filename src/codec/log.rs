@@ -310,10 +310,7 @@ impl LogWriter {
     /// doubt, if there is a new one. With `anew`, the segment of that number has no whole head, and
     /// is begun again.
     fn begin_life(&mut self, doubt: Option<Doubt>, anew: Option<SegmentNumber>) -> Vec<Step> {
-        // If the last recovery was broken off, part of its mark may stand where this one's comes.
-        // One with a doubt must not complete the mark of one without, and leave its doubt out.
-        let lives = if doubt.is_some() { 2 } else { 1 };
-        self.life = Life(self.life.0.saturating_add(lives));
+        self.life = Life(self.life.0.saturating_add(1));
         let mut plan = Plan::default();
         match anew {
             Some(number) => {

@@ -222,6 +222,11 @@ impl MemoryDisk {
     pub fn recover_unrepaired(&mut self) -> Result<Recovered, LogDamage> {
         let Recovery { recovered, writer, repairs, .. } = self.read()?;
         self.writer = writer;
+        // A log that begins anew knows of no life before, and could not tell what is left of one.
+        if self.names.is_empty() {
+            self.spares.clear();
+            self.forget_files();
+        }
         self.pending = repairs.into_iter().map(Task::Step).collect();
         Ok(recovered)
     }

@@ -5,9 +5,9 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use crate::codec::log::{Cut, LogLimits, Owner, SegmentNumber, recover_loaded};
+use crate::codec::log::{LogLimits, Owner, SegmentNumber, recover_loaded};
 use crate::codec::memory_disk::MemoryDisk;
-use crate::codec::record::{Record, Recovered, Snapshot};
+use crate::codec::record::{Doubt, Record, Recovered, Snapshot};
 use crate::codec::snapshot::{self, SnapshotFile};
 use crate::id::{ClusterId, LogIndex, NodeId, Term};
 
@@ -168,49 +168,55 @@ impl Run {
 
     fn crash(&mut self, orders: &mut Orders<'_>) {
         self.disk.crash(|len| orders.kept(len));
+        // What a recovery that was broken off had to say nobody has heard. Part of it may be there.
+        let mut unheard = Vec::new();
         for _ in 0..(orders.byte() % 8).saturating_sub(4) {
-            // The node dies again, between the repairs.
-            self.recover_unrepaired();
+            let (recovered, _) = self.recover_unrepaired(&unheard);
+            unheard.extend(recovered.doubt);
             (0..orders.byte() % 8).for_each(|_| {
                 self.disk.step();
             });
             self.disk.crash(|len| orders.kept(len));
         }
-        self.recover_unrepaired();
-        self.disk.finish();
+        self.recover(&unheard);
     }
 
-    /// Starts again and checks what is there: a prefix, and whether it is in doubt. From here on
-    /// that is all there is, however often the repairs are broken off.
-    fn recover_unrepaired(&mut self) {
-        let cut = self.disk.read().expect("a crash is no damage").cut;
-        let recovered = self.disk.recover_unrepaired().expect("a crash is no damage");
-        let at = self.find(&recovered, cut);
-        let state = &self.states[at];
-        match (cut, state.recovered.doubt, recovered.doubt) {
-            (None, before, after) => assert_eq!(before, after, "doubt stays as it is"),
-            (Some(_), before, Some(after)) => {
-                assert!(after.next.0 <= state.next, "doubt begins where the log ends");
-                assert!(before.is_none_or(|before| after.next <= before.next), "doubt only grows");
-            }
-            (Some(cut), _, None) => panic!("{cut:?} leaves no doubt"),
-        }
+    /// Starts again. From here on what was found is all there is.
+    fn recover(&mut self, unheard: &[Doubt]) {
+        let (recovered, at) = self.recover_unrepaired(unheard);
+        self.disk.finish();
         self.states.truncate(at + 1);
         self.states[at].recovered.doubt = recovered.doubt;
         self.synced = at;
     }
 
-    /// The prefix that `recovered` is the state of, which holds everything synced.
-    fn find(&self, recovered: &Recovered, cut: Option<Cut>) -> usize {
+    /// Starts again, but for the repairs, and checks what is there: a prefix, and whether it is in
+    /// doubt. Gives after how many records it is.
+    fn recover_unrepaired(&mut self, unheard: &[Doubt]) -> (Recovered, usize) {
+        let cut = self.disk.read().expect("a crash is no damage").cut;
+        let recovered = self.disk.recover_unrepaired().expect("a crash is no damage");
         // Some records change nothing but which entry is next, or whether there is doubt.
         let next = self.disk.next_index().map_or(0, |next| next.0);
         let is_it = |at: &usize| {
             let state = &self.states[*at];
-            let is_doubt = cut.is_some() || state.recovered.doubt == recovered.doubt;
-            state.next == next && is_doubt && self.is(recovered, *at)
+            let is_doubt = match (cut, recovered.doubt) {
+                (Some(_), Some(doubt)) => {
+                    let before = state.recovered.doubt.into_iter().chain(unheard.iter().copied());
+                    doubt.next.0 <= next && before.into_iter().all(|it| doubt.next <= it.next)
+                }
+                (Some(_), None) => false,
+                (None, doubt) => {
+                    doubt == state.recovered.doubt || doubt.is_some_and(|it| unheard.contains(&it))
+                }
+            };
+            state.next == next && is_doubt && self.is(&recovered, *at)
         };
         let found = (self.synced..self.states.len()).rev().find(is_it);
-        found.unwrap_or_else(|| panic!("synced {}, recovered {recovered:?}", self.synced))
+        let at = found.unwrap_or_else(|| {
+            let due = &self.states[self.synced];
+            panic!("{cut:?}, next {next}: {recovered:?} where at least {due:?} is due")
+        });
+        (recovered, at)
     }
 
     fn is(&self, recovered: &Recovered, at: usize) -> bool {
@@ -250,8 +256,7 @@ impl Run {
         let recovered = self.disk.read().expect("nothing is damaged").recovered;
         assert!(self.is(&recovered, self.written()), "all that was written is there");
         self.disk.crash(|_| 0..0);
-        self.recover_unrepaired();
-        self.disk.finish();
+        self.recover(&[]);
         let kept = self.disk.segments().count();
         assert!(kept <= self.written() + 2, "segments are removed");
     }

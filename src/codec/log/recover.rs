@@ -325,7 +325,12 @@ impl Reader {
             return Err(Fault::wrong(32, DamageReason::WrongCluster(its)));
         }
         if self.current.is_some_and(|before| before.chain != header.chain) {
-            return Err(Fault::wrong(12, DamageReason::Unchained));
+            // An earlier life began this segment in this file, and its name was lost.
+            let kind = match header.life < self.life {
+                true => FaultKind::NeverBegun,
+                false => FaultKind::Wrong,
+            };
+            return Err(Fault { offset: 12, reason: DamageReason::Unchained, kind });
         }
         if header.head_len > HEAD_LEN_MAX {
             return Err(Fault::wrong(52, DamageReason::Unreadable));

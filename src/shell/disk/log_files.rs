@@ -84,7 +84,9 @@ impl LogFiles {
         for path in files::list(&new.log_dir, SPARE)?.into_values() {
             new.spares.renamed.push_back(path);
         }
-        while new.spares.renamed.len() > new.spares.count_max {
+        // A log that begins anew knows of no life before, and could not tell what is left of one.
+        let kept = new.writer.end().map_or(0, |_| new.spares.count_max);
+        while new.spares.renamed.len() > kept {
             let path = new.spares.renamed.pop_back();
             path.map_or(Ok(()), |path| files::remove_if_there(&path))?;
         }

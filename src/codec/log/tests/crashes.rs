@@ -278,6 +278,33 @@ fn a_crash_at_every_step_of_the_repairs_changes_nothing() {
 }
 
 #[test]
+fn a_file_whose_name_was_lost_may_get_the_same_name_again() {
+    let (mut disk, index) = disk_before_a_roll();
+    disk.write(&[entry(index)], None).unwrap();
+    do_steps(&mut disk, 3);
+    let (number, _) = disk.end().unwrap();
+    // Its content is synced, and its name is not.
+    disk.crash(|_| 0..0);
+    disk.recover().unwrap();
+    for next in index.. {
+        disk.write(&[entry(next)], None).unwrap();
+        if disk.end().unwrap().0 == number {
+            break;
+        }
+        disk.finish();
+    }
+    let next = disk.next_index().unwrap().0 - 1;
+    do_steps(&mut disk, 1);
+    // The name is there, and nothing of the new content.
+    disk.crash(|len| if len == 1 { 0..1 } else { 0..0 });
+    assert_eq!(disk.file(number).unwrap()[24..32], number.0.to_le_bytes());
+    let recovered = disk.recover().unwrap();
+    assert_eq!((recovered.entries.len() as u64, recovered.doubt), (next, None));
+    write(&mut disk, &[entry(next)]);
+    assert_eq!(disk.recover().unwrap().entries.len() as u64, next + 1);
+}
+
+#[test]
 fn a_recycled_segment_shows_nothing_of_what_it_was() {
     let mut disk = small_disk();
     for index in 0..200 {
