@@ -6,6 +6,7 @@ mod cluster;
 mod demo;
 mod disks;
 mod forming;
+mod golden;
 mod kills;
 mod lives;
 mod load;
