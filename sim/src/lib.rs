@@ -15,6 +15,7 @@
 //! | `client` | what clients write, read and are told |
 //! | [`ledger`] | what was started, seen from outside the cluster |
 //! | [`check`] | what has to hold |
+//! | [`story`] | what happened, for people |
 //! | `verdict` | whether a cluster works, stands still, and has lost nothing |
 //!
 //! `cargo test --features sim` runs it. Without the feature only what needs no madsim is built.
@@ -27,6 +28,7 @@ compile_error!(
 
 pub mod check;
 pub mod ledger;
+pub mod story;
 
 #[cfg(all(feature = "sim", madsim))]
 mod archive;

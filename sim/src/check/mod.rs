@@ -1,6 +1,8 @@
 //! What has to hold, judged from outside. Each checker counts its comparisons, since one that had
 //! nothing to compare has proven nothing.
 
+pub mod seen;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::time::Duration;

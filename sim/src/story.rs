@@ -1,0 +1,83 @@
+//! What happened in a run, for people: [`Story`]. A short log and a page are made from it.
+
+use cronclave::consensus::Role;
+use cronclave::id::{LogIndex, Term};
+use cronclave::time::Mono;
+
+/// A run as it is told. A short story has no messages.
+#[derive(Clone, Debug, Default)]
+pub struct Story {
+    /// The machines' names, in the order of their numbers: servers first, then agents.
+    pub hosts: Vec<String>,
+    /// How many of them are servers.
+    pub servers: usize,
+    /// The first line that is printed: seed and options, each `name value`.
+    pub options: Vec<(String, String)>,
+    /// Everything that happened, by time.
+    pub moments: Vec<Moment>,
+}
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// When, by the simulation's clock.
+    pub at: Mono,
+    /// On which machine; `None` for what befalls the whole cluster.
+    pub host: Option<usize>,
+    /// What.
+    pub what: What,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// The node boots.
+    Up {
+        /// Which start of it.
+        boot: u64,
+    },
+    /// The node is dead, or has stopped.
+    Down {
+        /// Why.
+        why: String,
+    },
+    /// How a server stands, when its role, term or leader has changed.
+    Stands {
+        /// What it is.
+        role: Role,
+        /// Its term.
+        term: Term,
+        /// The machine that leads, as far as it knows.
+        leader: Option<usize>,
+        /// The last entry in its log.
+        last: Option<LogIndex>,
+        /// The last one committed.
+        committed: Option<LogIndex>,
+        /// The last one applied.
+        applied: Option<LogIndex>,
+    },
+    /// A fault of the plan befalls it, or ends: the line of the plan.
+    Fault(String),
+    /// The node says something.
+    Event(String),
+    /// A process starts or ends.
+    Process(String),
+    /// A client asks, or is answered.
+    Client(String),
+    /// A message is sent from this machine.
+    Message {
+        /// To which machine.
+        to: usize,
+        /// What, in one word: `append`, `vote`, `gossip`, ...
+        label: String,
+        /// When it arrives, or `None` if it is lost.
+        arrives: Option<Mono>,
+    },
+    /// A checker found something.
+    Violation {
+        /// Which checker.
+        checker: String,
+        /// What does not hold.
+        text: String,
+    },
+}
