@@ -50,6 +50,8 @@ pub(crate) fn measure(clients: &[usize], length: Duration) -> Vec<Step> {
     let members = Members::start();
     let mut number = 0;
     let step = |&clients: &usize| {
+        // A connection ends with the runtime of its step.
+        OPEN.set(None);
         let leader = members.leader();
         let addr = members.addr(leader, PORTS[0]);
         let sample = || -> Vec<Sample> {
