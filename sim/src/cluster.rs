@@ -29,7 +29,7 @@ use rand::{RngExt, SeedableRng};
 
 use crate::exec::run_processes;
 use crate::ledger::Ledger;
-use crate::links::{GOSSIP_PORT, PEER_PORT, addr_of};
+use crate::model::links::{GOSSIP_PORT, PEER_PORT, addr_of};
 use crate::shared::{self, Shared};
 pub use crate::shared::{Happened, Outcome, SnapshotCounts};
 use crate::trace::Trace;

@@ -27,8 +27,14 @@ compile_error!(
 );
 
 pub mod check;
+mod draws;
+mod heap;
 pub mod ledger;
+mod model;
+pub mod plan;
+pub mod run;
 pub mod story;
+mod trace;
 
 #[cfg(all(feature = "sim", madsim))]
 mod archive;
@@ -39,16 +45,14 @@ pub mod cluster;
 #[cfg(all(feature = "sim", madsim))]
 mod exec;
 #[cfg(all(feature = "sim", madsim))]
-mod links;
-#[cfg(all(feature = "sim", madsim))]
 mod mailbox;
 #[cfg(all(feature = "sim", madsim))]
 pub mod seed;
 #[cfg(all(feature = "sim", madsim))]
 mod shared;
 #[cfg(all(feature = "sim", madsim))]
-mod trace;
-#[cfg(all(feature = "sim", madsim))]
 pub mod verdict;
 #[cfg(all(feature = "sim", madsim))]
 mod world;
+/// x
+pub fn model_telling(t: Option<&str>) -> model::Telling { match t { None => model::Telling::Nothing, Some("full") => model::Telling::Full, Some(_) => model::Telling::Short } }

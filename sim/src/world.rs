@@ -25,7 +25,7 @@ use rand::RngExt;
 
 use crate::archive::{self, Archive, Task};
 use crate::exec::{Launched, record};
-use crate::links::{GOSSIP_PORT, Links, PEER_PORT, Packet, addr_of, host_of};
+use crate::model::links::{GOSSIP_PORT, Links, PEER_PORT, Packet, addr_of, host_of};
 use crate::mailbox::Mailbox;
 use crate::shared::{Happened, Open, Outcome, Room, Shared};
 

@@ -495,10 +495,6 @@ impl Node {
         true
     }
 
-    fn state(&self) -> Option<State> {
-        self.engine.as_ref().map(|engine| engine.machine().0)
-    }
-
     /// Works out a client's write and proposes it.
     ///
     /// # Errors

@@ -68,6 +68,7 @@ use crate::consensus::{self, Engine, EngineConfig, Standing};
 use crate::dispatch::agent::Agent;
 use crate::dispatch::leader::NodeView;
 use crate::id::{ClusterId, CommandId, NodeId, RequestId, Term};
+use crate::jobs::State;
 use crate::membership::formation::{Candidate, Formation, Start};
 use crate::membership::gossip::Gossiper;
 use crate::membership::roster::{self, Roster};
@@ -309,6 +310,16 @@ impl Node {
     /// The node's id.
     pub fn id(&self) -> NodeId {
         self.links.me().id
+    }
+
+    /// How its Raft stood after the last [`Node::run`]; as that of an empty server on an agent.
+    pub fn raft(&self) -> &consensus::Status {
+        &self.raft
+    }
+
+    /// The replicated state as this server has applied it; `None` on an agent.
+    pub fn state(&self) -> Option<State> {
+        self.engine.as_ref().map(|engine| engine.machine().0)
     }
 
     fn observe(&mut self, now: Now) {

@@ -2,6 +2,8 @@
 //! nothing to compare has proven nothing.
 
 pub mod seen;
+pub mod stub;
+pub use stub::*;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;

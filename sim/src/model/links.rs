@@ -7,7 +7,7 @@
 //! **Invariants**
 //! - What comes over a session comes in the order of its lanes, each once, without a gap.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -51,6 +51,20 @@ pub(crate) enum Packet {
     Reset { conn: ConnId },
 }
 
+impl Packet {
+    /// What it is, in one word, for people.
+    pub(crate) fn label(&self) -> &'static str {
+        match self {
+            Self::Datagram { .. } => "gossip",
+            Self::Open { .. } => "open",
+            Self::Data { number: 0, .. } => "opened",
+            Self::Data { frames, .. } if frames.is_empty() => "alive",
+            Self::Data { .. } => "data",
+            Self::Reset { .. } => "reset",
+        }
+    }
+}
+
 /// The host's number in its address.
 pub(crate) fn host_of(addr: SocketAddr) -> Option<usize> {
     match addr.ip() {
@@ -75,6 +89,8 @@ struct Conn {
     recv_next: u64,
     early: BTreeMap<u64, Vec<Bytes>>,
     gap_since: Option<Mono>,
+    /// What came while the session hung.
+    held: Vec<Bytes>,
     heard: Mono,
     spoke: Mono,
     waiting: Vec<(Lane, Bytes)>,
@@ -93,6 +109,8 @@ pub(crate) struct Links {
     sessions: BTreeMap<SessionId, ConnId>,
     session_last: u64,
     outgoing: Vec<(usize, Packet)>,
+    /// From whom nothing is delivered, though it comes.
+    hung: BTreeSet<usize>,
 }
 
 impl Links {
@@ -143,6 +161,10 @@ impl Links {
     }
 
     fn on_open(&mut self, now: Mono, from: usize, id: ConnId) -> Vec<Input> {
+        if self.conns.contains_key(&id) {
+            // It came twice.
+            return Vec::new();
+        }
         let session = self.next_session();
         // The dialler's opening was its number 0, the answer is this side's.
         let mut conn = new_conn(now, from, Stage::Open(session), 0, 1);
@@ -184,7 +206,14 @@ impl Links {
                 }
                 None => break,
             };
-            inputs.extend(frames.into_iter().map(|payload| Input::Frame { session, payload }));
+            let hangs = self.hung.contains(&from);
+            match self.conns.get_mut(&id).filter(|_| hangs) {
+                Some(conn) => conn.held.extend(frames),
+                None => {
+                    let inputs_of = |payload| Input::Frame { session, payload };
+                    inputs.extend(frames.into_iter().map(inputs_of));
+                }
+            }
         }
         if let Some(conn) = self.conns.get_mut(&id) {
             let waits = !conn.early.is_empty();
@@ -193,6 +222,40 @@ impl Links {
             conn.gap_since = waits.then(|| since.unwrap_or(now));
         }
         inputs
+    }
+
+    /// What comes from a host is held back from here on.
+    pub(crate) fn hang(&mut self, from: usize) {
+        self.hung.insert(from);
+    }
+
+    /// Ends [`Links::hang`]: gives what was held back.
+    pub(crate) fn unhang(&mut self, from: usize) -> Vec<Input> {
+        let mut inputs = Vec::new();
+        if !self.hung.remove(&from) {
+            return inputs;
+        }
+        for conn in self.conns.values_mut().filter(|conn| conn.peer == from) {
+            if let Stage::Open(session) = conn.stage {
+                let frames = std::mem::take(&mut conn.held).into_iter();
+                inputs.extend(frames.map(|payload| Input::Frame { session, payload }));
+            }
+        }
+        inputs
+    }
+
+    /// Breaks all sessions with a host; the other side learns of it.
+    pub(crate) fn break_with(&mut self, peer: usize) -> Vec<Input> {
+        let of_peer = self.conns.iter().filter(|(_, conn)| conn.peer == peer);
+        let ids: Vec<ConnId> = of_peer.map(|(&id, _)| id).collect();
+        self.outgoing.extend(ids.iter().map(|&conn| (peer, Packet::Reset { conn })));
+        ids.into_iter().flat_map(|id| self.end(id, "the connection broke")).collect()
+    }
+
+    /// How many frames wait to be sent or delivered.
+    pub(crate) fn waiting(&self) -> usize {
+        let frames = |conn: &Conn| conn.waiting.len() + conn.held.len() + conn.early.len();
+        self.conns.values().map(frames).sum()
     }
 
     /// Ends what is silent or broken, and says on the others that this side lives.
@@ -265,6 +328,7 @@ fn new_conn(now: Mono, peer: usize, stage: Stage, send_next: u64, recv_next: u64
         recv_next,
         early: BTreeMap::new(),
         gap_since: None,
+        held: Vec::new(),
         heard: now,
         spoke: now,
         waiting: Vec::new(),

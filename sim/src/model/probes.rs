@@ -1,0 +1,236 @@
+//! Probes: requests that find out whether servers work or stand still, as a plan expects of them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cronclave::node::request::{Consistency, Request, Write};
+use cronclave::time::Mono;
+
+use super::clients::{Asker, PATIENCE};
+use super::{Event, Sim};
+use crate::check::seen::Answer;
+use crate::plan::Expect;
+
+/// A cluster that works grants so many writes, and so many reads, in [`PROGRESS_SPAN`].
+const GRANTED_MIN: usize = 50;
+
+/// How many requests are made of a cluster that is to work, over all its servers.
+const PROGRESS_ATTEMPTS: usize = 150;
+
+/// For how long they are made.
+const PROGRESS_SPAN: Duration = Duration::from_secs(3);
+
+/// How many requests are made of each server that is to stand still.
+const STILL_ATTEMPTS: usize = 100;
+
+/// How far apart they are.
+const STILL_EVERY: Duration = Duration::from_millis(50);
+
+/// Probes write jobs of so many names, so that they do not fill the state.
+const NAMES: usize = 40;
+
+/// What is expected, without whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    Progress,
+    Still,
+    Either,
+}
+
+/// What came of the requests to one server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Tally {
+    written: usize,
+    read: usize,
+    refused: usize,
+    unknown: usize,
+    silent: usize,
+}
+
+#[derive(Debug)]
+struct Probe {
+    wanted: Wanted,
+    hosts: Vec<usize>,
+    since: Mono,
+    made: usize,
+    wants: usize,
+    every: Duration,
+    tallies: BTreeMap<usize, Tally>,
+    starts: u64,
+    is_judged: bool,
+}
+
+/// All probes of a run, and how often each kind was judged.
+#[derive(Debug, Default)]
+pub(super) struct Probes {
+    all: Vec<Probe>,
+}
+
+impl Probes {
+    /// Whether one is not over yet.
+    pub(super) fn is_busy(&self) -> bool {
+        self.all.iter().any(|probe| !probe.is_judged)
+    }
+
+    fn works_elsewhere(&self, than: usize) -> bool {
+        let works = |probe: &Probe| probe.wanted != Wanted::Still && !probe.is_judged;
+        self.all.iter().enumerate().any(|(at, probe)| at != than && works(probe))
+    }
+}
+
+impl Sim {
+    pub(super) fn begin_probe(&mut self, expect: &Expect) {
+        let (wanted, targets) = match expect {
+            Expect::Progress(targets) => (Wanted::Progress, targets),
+            Expect::Still(targets) => (Wanted::Still, targets),
+            Expect::Either(targets) => (Wanted::Either, targets),
+        };
+        let hosts: Vec<usize> = targets.iter().map(|&target| self.target(target)).collect();
+        let (wants, every) = match wanted {
+            Wanted::Still => (STILL_ATTEMPTS * hosts.len(), STILL_EVERY / count(&hosts)),
+            Wanted::Progress | Wanted::Either => {
+                let each = u32::try_from(PROGRESS_ATTEMPTS).expect("a small number");
+                (PROGRESS_ATTEMPTS, PROGRESS_SPAN / each)
+            }
+        };
+        if wanted == Wanted::Still {
+            self.no_leader_among(&hosts);
+        }
+        let (since, starts) = (self.now, self.starts);
+        let tallies = BTreeMap::new();
+        let is_judged = false;
+        let probe =
+            Probe { wanted, hosts, since, made: 0, wants, every, tallies, starts, is_judged };
+        self.probes.all.push(probe);
+        self.after(Duration::ZERO, Event::Probe(self.probes.all.len() - 1));
+    }
+
+    /// Servers without a quorum, whose lease is over, name no leader.
+    fn no_leader_among(&mut self, hosts: &[usize]) {
+        for &index in hosts {
+            let Some(host) = &self.machines[index].host else { continue };
+            if let Some(leader) = host.status().leader {
+                let text = format!("n{} names {leader} leader, without a quorum", index + 1);
+                self.violated("stands still", &text);
+            }
+        }
+        self.promises.compared("stands still", hosts.len() as u64);
+    }
+
+    pub(super) fn on_probe(&mut self, number: usize) {
+        let probe = &mut self.probes.all[number];
+        if probe.made == probe.wants {
+            return self.judge(number);
+        }
+        let made = probe.made;
+        probe.made += 1;
+        let via = probe.hosts[made % probe.hosts.len()];
+        let every = probe.every;
+        let is_last = probe.made == probe.wants;
+        let (round, asker) = (made / probe.hosts.len(), Asker::Probe(number));
+        match round % 2 {
+            0 => self.ask(asker, via, |sim, op| {
+                let name = format!("probe-{}", made % NAMES);
+                let spec = sim.job(&name, "@manually".to_owned(), op);
+                Request::Write(Write::PutJob(Arc::new(spec)))
+            }),
+            _ => self.ask(asker, via, |_, _| Request::Read(Consistency::Linearizable)),
+        }
+        let next = if is_last { PATIENCE + Duration::from_millis(100) } else { every };
+        self.after(next, Event::Probe(number));
+    }
+
+    pub(super) fn probe_answered(
+        &mut self,
+        number: usize,
+        via: usize,
+        is_write: bool,
+        answer: &Answer,
+    ) {
+        use cronclave::node::request::{Reply, RequestError};
+        let tally = self.probes.all[number].tallies.entry(via).or_default();
+        let of = match answer {
+            Answer::Reply(Reply::Failed(
+                RequestError::Unknown | RequestError::UnknownDiskFull(_),
+            ))
+            | Answer::Lost => &mut tally.unknown,
+            Answer::Reply(Reply::Failed(_)) | Answer::Unheard => &mut tally.refused,
+            Answer::Silence => &mut tally.silent,
+            Answer::Reply(_) if is_write => &mut tally.written,
+            Answer::Reply(_) => &mut tally.read,
+        };
+        *of += 1;
+    }
+
+    fn judge(&mut self, number: usize) {
+        let works_elsewhere = self.probes.works_elsewhere(number);
+        let agents_work = self.agents_work(&self.probes.all[number].hosts);
+        let started = self.starts;
+        let probe = &mut self.probes.all[number];
+        probe.is_judged = true;
+        let (written, read, silent) = probe.tallies.values().fold((0, 0, 0), |sum, tally| {
+            (sum.0 + tally.written, sum.1 + tally.read, sum.2 + tally.silent)
+        });
+        let hosts: Vec<String> = probe.hosts.iter().map(|host| format!("n{}", host + 1)).collect();
+        let told = format!(
+            "{}, asked from {} on: {written} writes and {read} reads granted: {:?}",
+            hosts.join(","),
+            probe.since,
+            probe.tallies
+        );
+        let started = started - probe.starts;
+        let wanted = probe.wanted;
+        let mut complaints = Vec::new();
+        match wanted {
+            Wanted::Progress => {
+                if written < GRANTED_MIN || read < GRANTED_MIN {
+                    complaints.push(("progress", format!("too little is granted by {told}")));
+                }
+                if started == 0 && agents_work {
+                    complaints.push(("progress", format!("nothing is started by {told}")));
+                }
+            }
+            Wanted::Still => {
+                if written + read > 0 {
+                    let text = format!("without a quorum something is granted by {told}");
+                    complaints.push(("stands still", text));
+                }
+                if started > 0 && !works_elsewhere {
+                    let text = format!("without a quorum {started} processes start: {told}");
+                    complaints.push(("stands still", text));
+                }
+            }
+            Wanted::Either => {}
+        }
+        if silent > 0 {
+            complaints.push(("answers", format!("{silent} requests have no answer: {told}")));
+        }
+        self.promises.compared("answers", 1);
+        match wanted {
+            Wanted::Progress => self.promises.compared("progress", 1),
+            Wanted::Still => self.promises.compared("stands still", 1),
+            Wanted::Either => {}
+        }
+        for (checker, text) in complaints {
+            self.violated(checker, &text);
+        }
+    }
+}
+
+impl Sim {
+    /// Whether every agent runs and is reached by these servers; without agents, whether there are
+    /// none, since servers run the jobs then.
+    fn agents_work(&self, hosts: &[usize]) -> bool {
+        let servers = self.options.servers;
+        (servers..servers + self.options.agents).all(|agent| {
+            let machine = &self.machines[agent];
+            let cut = |&host: &usize| self.net.is_cut(host, agent) || self.net.is_cut(agent, host);
+            machine.host.is_some() && !machine.is_paused && !hosts.iter().any(cut)
+        })
+    }
+}
+
+fn count(hosts: &[usize]) -> u32 {
+    u32::try_from(hosts.len()).expect("a small number").max(1)
+}

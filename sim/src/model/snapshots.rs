@@ -1,0 +1,116 @@
+//! The snapshot files of one machine.
+
+use cronclave::codec::snapshot::History;
+use cronclave::consensus::{SnapshotDone, SnapshotTask, TaskId};
+use cronclave::node::io::Input;
+
+use super::archive::Task;
+use super::{Event, Sim};
+use crate::check::seen::Seen;
+
+impl Sim {
+    pub(super) fn push_task(&mut self, index: usize, id: TaskId, task: SnapshotTask) {
+        if let Some(host) = &mut self.machines[index].host {
+            host.tasks.push_back((id, task));
+        }
+        self.work_on(index);
+    }
+
+    /// Does one task with snapshot files after the other. A snapshot is built beside them.
+    pub(super) fn work_on(&mut self, index: usize) {
+        loop {
+            let machine = &mut self.machines[index];
+            let life = machine.life;
+            let is_full = machine.ill.is_full;
+            let Some(host) = &mut machine.host else { return };
+            if host.is_installing {
+                return;
+            }
+            let Some((id, task)) = host.tasks.pop_front() else { return };
+            match &task {
+                SnapshotTask::Build(source) => {
+                    let upto = source.index;
+                    self.push_archive(index, Task::Export { index: upto, id, task });
+                }
+                SnapshotTask::Install { .. } if is_full => {
+                    host.tasks.push_front((id, task));
+                    return;
+                }
+                SnapshotTask::Install { .. } => {
+                    host.is_installing = true;
+                    let takes = self.draws.disk.span(self.options.sync);
+                    self.after(takes, Event::Install { host: index, life, id, task });
+                }
+                // What is not synced costs no time that a simulation could show.
+                SnapshotTask::Read { .. }
+                | SnapshotTask::Close { .. }
+                | SnapshotTask::Receive { .. }
+                | SnapshotTask::Verify { .. }
+                | SnapshotTask::Discard { .. } => self.perform_task(index, id, task, is_full),
+            }
+        }
+    }
+
+    fn perform_task(&mut self, index: usize, id: TaskId, task: SnapshotTask, is_full: bool) {
+        let snapshots = &mut self.machines[index].snapshots;
+        let done = if let (SnapshotTask::Receive { file, .. }, true) = (&task, is_full) {
+            snapshots.discard(*file);
+            let reason = "no space is left on a simulated disk".to_owned();
+            Some(SnapshotDone::Received(Err(reason)))
+        } else {
+            task.perform(snapshots, &History::default())
+        };
+        if let Some(done) = done {
+            self.give(index, Input::SnapshotDone { id, done });
+        }
+    }
+
+    /// The archive has given its rows: the file is written and synced, which takes a while.
+    pub(super) fn built(&mut self, index: usize, id: TaskId, task: SnapshotTask, history: &History) {
+        let machine = &self.machines[index];
+        let life = machine.life;
+        let slow = machine.ill.slow.max(1);
+        let takes = self.draws.disk.span(self.options.sync) * slow;
+        let history = history.clone();
+        self.after(takes, Event::Built { host: index, life, id, task, history });
+    }
+
+    pub(super) fn on_built(
+        &mut self,
+        index: usize,
+        id: TaskId,
+        task: SnapshotTask,
+        history: &History,
+    ) {
+        let done = task.perform(&mut self.machines[index].snapshots, history);
+        self.show_snapshot(index);
+        if let Some(done) = done {
+            self.snapshots_built += 1;
+            self.give(index, Input::SnapshotDone { id, done });
+        }
+    }
+
+    /// The file that came in gets its name. The node may die before the history is in place: its
+    /// next life does the rest then.
+    pub(super) fn on_install(&mut self, index: usize, id: TaskId, task: SnapshotTask) {
+        let done = task.perform(&mut self.machines[index].snapshots, &History::default());
+        debug_assert!(matches!(done, Some(SnapshotDone::Installed)));
+        self.show_snapshot(index);
+        self.push_archive(index, Task::Replace { id });
+    }
+
+    pub(super) fn installed(&mut self, index: usize, id: TaskId) {
+        self.snapshots_installed += 1;
+        if let Some(host) = &mut self.machines[index].host {
+            host.is_installing = false;
+        }
+        self.give(index, Input::SnapshotDone { id, done: SnapshotDone::Installed });
+        self.work_on(index);
+    }
+
+    fn show_snapshot(&mut self, index: usize) {
+        if let Some(newest) = self.machines[index].snapshots.newest() {
+            self.see(&Seen::Snapshot { host: index, index: newest.index() });
+        }
+    }
+}

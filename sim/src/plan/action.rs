@@ -1,0 +1,175 @@
+//! What can be done to a simulated cluster: [`Action`].
+
+use std::time::Duration;
+
+/// A machine, by its number or by its place after the leader at the last [`Action::Mark`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Target {
+    /// The machine of this number, from 0; `n1` is 0.
+    Host(usize),
+    /// The server so many places after the marked leader, around; `@0` is the leader.
+    After(usize),
+}
+
+/// What a loss of power leaves of what was not synced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// Nothing.
+    None,
+    /// Everything.
+    All,
+    /// Of each sector nothing, all, or its beginning, by chance.
+    Torn,
+}
+
+/// A direction, seen from a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// What it is sent is lost.
+    In,
+    /// What it sends is lost.
+    Out,
+    /// Both.
+    Both,
+}
+
+/// What befalls a disk.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Disk {
+    /// It has no space.
+    Full,
+    /// It takes so many times as long to sync.
+    Slow(u32),
+    /// It does nothing.
+    Hang,
+    /// Its next sync fails: the server ends, and what was not synced is lost by chance.
+    FailSync,
+    /// The next start cannot read it.
+    FailRead,
+    /// All of these are over.
+    Well,
+}
+
+/// Where rot strikes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In the last frame that is whole.
+    End,
+    /// In the middle of what is sealed.
+    Middle,
+}
+
+/// What befalls a clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clock {
+    /// The civil clock jumps by so many milliseconds.
+    Jump(i64),
+    /// Both clocks run fast by so many parts in a million.
+    Drift(i32),
+    /// Right again, to within milliseconds.
+    Well,
+}
+
+/// What has to hold from a moment on. It is judged by requests to the servers it names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// These servers have a quorum: they have a leader, acknowledge and answer.
+    Progress(Vec<Target>),
+    /// These servers have none: they name no leader, acknowledge and answer nothing, and nothing
+    /// starts.
+    Still(Vec<Target>),
+    /// Safe either way: what is acknowledged is checked as ever, and nothing is asked of progress.
+    Either(Vec<Target>),
+}
+
+/// One thing that is done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Takes note of the leader, for [`Target::After`]. The run fails if there is none.
+    Mark,
+    /// The power fails: the node and all processes of the machine die.
+    Crash(Target, Keep),
+    /// The node is killed; its processes and what the system holds for the disk live on.
+    Kill(Target),
+    /// The node is told to stop, and hands over before it does.
+    Stop(Target),
+    /// A node that is down boots again.
+    Restart(Target),
+    /// The disk is lost. A node that runs dies.
+    Wipe(Target),
+    /// An image of the disk is taken, for [`Action::SetBack`].
+    Image(Target),
+    /// The power fails, and the disk is set back to the image.
+    SetBack(Target),
+    /// A bit of the log rots. A node that runs does not notice.
+    Rot(Target, Place),
+    /// Something befalls the disk.
+    Disk(Target, Disk),
+    /// Nothing gets from the first to the second.
+    Cut(Target, Target),
+    /// Ends [`Action::Cut`].
+    Mend(Target, Target),
+    /// Only machines of one block reach each other. Agents and spares that are named nowhere are in
+    /// the first.
+    Partition(Vec<Vec<Target>>),
+    /// A machine is cut off.
+    Isolate(Target, Way),
+    /// The packets from the first to the second take so much longer.
+    Lag(Target, Target, Duration),
+    /// Sessions from the first to the second hang: what is sent over them stays on its way.
+    Hang(Target, Target),
+    /// All sessions between the two break.
+    Break(Target, Target),
+    /// From here on so many of a million packets are lost.
+    Loss(u32),
+    /// The process stands still; its clocks and its disk go on.
+    Pause(Target),
+    /// Ends [`Action::Pause`].
+    Resume(Target),
+    /// Something befalls the clocks.
+    Clock(Target, Clock),
+    /// The node leaves the cluster, and stops when it has left.
+    Leave(Target),
+    /// All cuts, lags and hangs among these machines are over, they run, their disks and clocks are
+    /// well.
+    Heal(Vec<Target>),
+    /// The same for all machines.
+    HealAll,
+    /// Something has to hold from here on, for [`Expect`]'s span.
+    Expect(Expect),
+}
+
+impl Action {
+    /// Whether it breaks something.
+    pub fn is_fault(&self) -> bool {
+        match self {
+            Self::Mark
+            | Self::Restart(_)
+            | Self::Mend(..)
+            | Self::Resume(_)
+            | Self::Heal(_)
+            | Self::HealAll
+            | Self::Expect(_)
+            | Self::Image(_)
+            | Self::Disk(_, Disk::Well)
+            | Self::Clock(_, Clock::Well) => false,
+            Self::Crash(..)
+            | Self::Kill(_)
+            | Self::Stop(_)
+            | Self::Wipe(_)
+            | Self::SetBack(_)
+            | Self::Rot(..)
+            | Self::Disk(..)
+            | Self::Cut(..)
+            | Self::Partition(_)
+            | Self::Isolate(..)
+            | Self::Lag(..)
+            | Self::Hang(..)
+            | Self::Break(..)
+            | Self::Loss(_)
+            | Self::Pause(_)
+            | Self::Clock(..)
+            | Self::Leave(_) => true,
+        }
+    }
+}

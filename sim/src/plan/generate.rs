@@ -1,0 +1,442 @@
+//! A seed becomes a plan: [`generate`].
+
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::seq::{IndexedRandom, SliceRandom};
+use rand::{RngExt, SeedableRng};
+
+use super::{Action, Clock, Disk, Expect, Keep, Options, Place, Plan, Step, Target, Way};
+
+/// Faults begin when the cluster has had this long to be founded, unless they begin at once.
+const FOUNDED: Duration = Duration::from_secs(6);
+
+/// A fault lasts this long at the most.
+const LASTS_MAX: u64 = 8_000;
+
+/// After the faults a core is healed, and has this long to get itself together.
+const CORE_HEALS: Duration = Duration::from_secs(8);
+
+/// How long a promise is watched, with what comes before the next step.
+const WATCHED: Duration = Duration::from_secs(9);
+
+/// What a seed switches on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Crash,
+    Kill,
+    Rolling,
+    PowerCut,
+    Partition,
+    Isolate,
+    Cut,
+    Swizzle,
+    Lag,
+    Hang,
+    Break,
+    Storm,
+    Pause,
+    Clock,
+    DiskSlow,
+    DiskFull,
+    DiskHang,
+    FailSync,
+    FailRead,
+    RotEnd,
+    RotMiddle,
+    Wipe,
+    SetBack,
+    Join,
+    Leave,
+    Agent,
+}
+
+const KINDS: [Kind; 26] = [
+    Kind::Crash,
+    Kind::Kill,
+    Kind::Rolling,
+    Kind::PowerCut,
+    Kind::Partition,
+    Kind::Isolate,
+    Kind::Cut,
+    Kind::Swizzle,
+    Kind::Lag,
+    Kind::Hang,
+    Kind::Break,
+    Kind::Storm,
+    Kind::Pause,
+    Kind::Clock,
+    Kind::DiskSlow,
+    Kind::DiskFull,
+    Kind::DiskHang,
+    Kind::FailSync,
+    Kind::FailRead,
+    Kind::RotEnd,
+    Kind::RotMiddle,
+    Kind::Wipe,
+    Kind::SetBack,
+    Kind::Join,
+    Kind::Leave,
+    Kind::Agent,
+];
+
+/// The plan of a seed: options, faults, a core that is healed while the rest stays broken and has
+/// to work, then all healed.
+pub fn generate(seed: u64) -> Plan {
+    let options = Options::draw(seed);
+    let mut draft = Draft::new(options, seed);
+    draft.break_things();
+    draft.heal();
+    draft.into_plan()
+}
+
+struct Draft {
+    options: Options,
+    rng: StdRng,
+    steps: Vec<Step>,
+    kinds: Vec<Kind>,
+    at: Duration,
+    end: Duration,
+    /// Disks that are lost or rotten for good; never so many that entries may be lost.
+    lost: Vec<usize>,
+    left: Vec<usize>,
+    joined: bool,
+}
+
+impl Draft {
+    fn new(options: Options, seed: u64) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed ^ 0x706c_616e_2e2e_2e31);
+        let mut kinds = KINDS.to_vec();
+        kinds.shuffle(&mut rng);
+        kinds.truncate(rng.random_range(1..=6));
+        Self {
+            options,
+            rng,
+            steps: Vec::new(),
+            kinds,
+            at: Duration::ZERO,
+            end: Duration::ZERO,
+            lost: Vec::new(),
+            left: Vec::new(),
+            joined: false,
+        }
+    }
+
+    fn millis(&mut self, from: u64, to: u64) -> Duration {
+        Duration::from_millis(self.rng.random_range(from..=to))
+    }
+
+    fn server(&mut self) -> usize {
+        self.rng.random_range(0..self.options.servers)
+    }
+
+    fn other(&mut self, than: usize) -> usize {
+        let after = self.rng.random_range(1..self.options.servers.max(2));
+        (than + after) % self.options.servers
+    }
+
+    fn tolerated(&self) -> usize {
+        self.options.servers - (self.options.servers / 2 + 1)
+    }
+
+    fn push(&mut self, at: Duration, action: Action) {
+        self.steps.push(Step { at, action });
+    }
+
+    /// What befalls machines one after the other, some of it at the same time.
+    fn break_things(&mut self) {
+        let early = self.rng.random_ratio(1, 8);
+        self.at = if early { self.millis(100, 3_000) } else { FOUNDED + self.millis(0, 2_000) };
+        let count = self.rng.random_range(1..=14);
+        for _ in 0..count {
+            let Some(&kind) = self.kinds.choose(&mut self.rng) else { break };
+            self.fault(kind);
+            let pause = match self.rng.random_range(0..3) {
+                0 => self.millis(0, 100),
+                1 => self.millis(100, 2_000),
+                _ => self.millis(1_000, LASTS_MAX),
+            };
+            self.at += pause;
+        }
+    }
+
+    fn fault(&mut self, kind: Kind) {
+        let at = self.at;
+        let host = self.server();
+        let target = Target::Host(host);
+        let until = at + self.millis(50, LASTS_MAX);
+        match kind {
+            Kind::Crash => self.crash(host, at, until),
+            Kind::Kill => {
+                self.push(at, Action::Kill(target));
+                self.push(until, Action::Restart(target));
+            }
+            Kind::Rolling => self.roll(at),
+            Kind::PowerCut => (0..self.options.servers).for_each(|host| {
+                let until = at + self.millis(50, 3_000);
+                self.crash(host, at, until);
+            }),
+            Kind::Partition => self.partition(at, until),
+            Kind::Isolate => {
+                let way = *[Way::In, Way::Out, Way::Both].choose(&mut self.rng).expect("not empty");
+                // The leader is the one whose isolation tells most.
+                let target = if self.rng.random_ratio(1, 2) {
+                    self.push(at, Action::Mark);
+                    Target::After(0)
+                } else {
+                    target
+                };
+                self.push(at, Action::Isolate(target, way));
+                self.push(until, Action::Heal(vec![target]));
+            }
+            Kind::Cut => {
+                let other = Target::Host(self.other(host));
+                self.push(at, Action::Cut(target, other));
+                self.push(until, Action::Mend(target, other));
+            }
+            Kind::Swizzle => self.swizzle(at),
+            Kind::Lag => {
+                let (other, by) = (Target::Host(self.other(host)), self.millis(5, 800));
+                self.push(at, Action::Lag(target, other, by));
+                self.push(until, Action::Mend(target, other));
+            }
+            Kind::Hang => {
+                let other = Target::Host(self.other(host));
+                self.push(at, Action::Hang(target, other));
+                self.push(until, Action::Mend(target, other));
+            }
+            Kind::Break => {
+                let other = Target::Host(self.other(host));
+                self.push(at, Action::Break(target, other));
+            }
+            Kind::Storm => {
+                let ppm = self.rng.random_range(1_000..=200_000);
+                self.push(at, Action::Loss(ppm));
+                self.push(until, Action::Loss(self.options.loss));
+            }
+            Kind::Pause => {
+                self.push(at, Action::Pause(target));
+                self.push(until, Action::Resume(target));
+            }
+            Kind::Clock => self.clock(target, at, until),
+            Kind::DiskSlow
+            | Kind::DiskFull
+            | Kind::DiskHang
+            | Kind::FailSync
+            | Kind::FailRead
+            | Kind::RotEnd
+            | Kind::RotMiddle
+            | Kind::Wipe
+            | Kind::SetBack => self.disk(kind, host, at, until),
+            Kind::Join => self.join(at),
+            Kind::Leave => self.leave(host, at),
+            Kind::Agent => self.agent(at, until),
+        }
+    }
+
+    fn crash(&mut self, host: usize, at: Duration, until: Duration) {
+        let keep = *[Keep::None, Keep::All, Keep::Torn].choose(&mut self.rng).expect("not empty");
+        self.push(at, Action::Crash(Target::Host(host), keep));
+        self.push(until, Action::Restart(Target::Host(host)));
+    }
+
+    fn roll(&mut self, at: Duration) {
+        let mut at = at;
+        for host in 0..self.options.servers {
+            self.push(at, Action::Stop(Target::Host(host)));
+            at += self.millis(500, 2_500);
+            self.push(at, Action::Restart(Target::Host(host)));
+            at += self.millis(100, 2_000);
+        }
+    }
+
+    /// Two or three blocks, a chain or a bridge.
+    fn partition(&mut self, at: Duration, until: Duration) {
+        let servers = self.options.servers;
+        let mut hosts: Vec<Target> = (0..servers).map(Target::Host).collect();
+        hosts.shuffle(&mut self.rng);
+        let all: Vec<Target> = hosts.clone();
+        if servers >= 3 && self.rng.random_ratio(1, 3) {
+            // Each reaches only its neighbours.
+            for (place, &a) in hosts.iter().enumerate() {
+                for &b in hosts.iter().skip(place + 2) {
+                    self.push(at, Action::Cut(a, b));
+                    self.push(at, Action::Cut(b, a));
+                }
+            }
+        } else if servers >= 2 {
+            let cut = self.rng.random_range(1..servers);
+            let mut blocks = vec![hosts.split_off(cut), hosts];
+            if blocks[0].len() >= 2 && self.rng.random_ratio(1, 4) {
+                let third = blocks[0].split_off(1);
+                blocks.push(third);
+            }
+            self.push(at, Action::Partition(blocks));
+        }
+        self.push(until, Action::Heal(all));
+    }
+
+    /// Links are cut one after the other and mended in another order.
+    fn swizzle(&mut self, at: Duration) {
+        let host = self.server();
+        let mut others: Vec<usize> =
+            (0..self.options.servers).filter(|&other| other != host).collect();
+        others.shuffle(&mut self.rng);
+        let mut cut_at = at;
+        for &other in &others {
+            self.push(cut_at, Action::Cut(Target::Host(host), Target::Host(other)));
+            self.push(cut_at, Action::Cut(Target::Host(other), Target::Host(host)));
+            cut_at += self.millis(50, 1_000);
+        }
+        others.shuffle(&mut self.rng);
+        for &other in &others {
+            cut_at += self.millis(50, 1_000);
+            self.push(cut_at, Action::Mend(Target::Host(host), Target::Host(other)));
+            self.push(cut_at, Action::Mend(Target::Host(other), Target::Host(host)));
+        }
+    }
+
+    fn clock(&mut self, target: Target, at: Duration, until: Duration) {
+        let clock = match self.rng.random_range(0..3) {
+            0 => Clock::Jump(self.rng.random_range(-3_600_000..=3_600_000)),
+            1 => Clock::Jump(self.rng.random_range(-5_000..=5_000)),
+            _ => Clock::Drift(self.rng.random_range(-100_000..=100_000)),
+        };
+        self.push(at, Action::Clock(target, clock));
+        self.push(until, Action::Clock(target, Clock::Well));
+    }
+
+    fn disk(&mut self, kind: Kind, host: usize, at: Duration, until: Duration) {
+        let target = Target::Host(host);
+        let can_lose = self.lost.len() < self.tolerated() && !self.lost.contains(&host);
+        let spoilt = match kind {
+            Kind::DiskSlow => Disk::Slow(self.rng.random_range(2..=100)),
+            Kind::DiskFull => Disk::Full,
+            Kind::DiskHang => Disk::Hang,
+            Kind::FailSync => {
+                self.push(at, Action::Disk(target, Disk::FailSync));
+                self.push(until, Action::Disk(target, Disk::Well));
+                self.push(until, Action::Restart(target));
+                return;
+            }
+            Kind::FailRead => {
+                self.push(at, Action::Crash(target, Keep::Torn));
+                self.push(at, Action::Disk(target, Disk::FailRead));
+                self.push(at + (until - at) / 2, Action::Restart(target));
+                self.push(until, Action::Disk(target, Disk::Well));
+                self.push(until, Action::Restart(target));
+                return;
+            }
+            Kind::RotEnd if can_lose => {
+                self.lost.push(host);
+                self.push(at, Action::Crash(target, Keep::All));
+                self.push(at, Action::Rot(target, Place::End));
+                self.push(until, Action::Restart(target));
+                return;
+            }
+            Kind::RotMiddle if can_lose => {
+                self.lost.push(host);
+                self.push(at, Action::Crash(target, Keep::All));
+                self.push(at, Action::Rot(target, Place::Middle));
+                self.push(at + (until - at) / 2, Action::Restart(target));
+                // What an operator does about it.
+                self.push(until, Action::Wipe(target));
+                self.push(until, Action::Restart(target));
+                return;
+            }
+            Kind::Wipe if can_lose => {
+                self.lost.push(host);
+                self.push(at, Action::Wipe(target));
+                self.push(until, Action::Restart(target));
+                return;
+            }
+            Kind::SetBack if can_lose => {
+                self.lost.push(host);
+                self.push(at, Action::Image(target));
+                self.push(until, Action::SetBack(target));
+                let restarts = until + self.millis(0, 2_000);
+                self.push(restarts, Action::Restart(target));
+                return;
+            }
+            // One more lost disk than a cluster tolerates may lose what was acknowledged.
+            _ => return,
+        };
+        self.push(at, Action::Disk(target, spoilt));
+        self.push(until, Action::Disk(target, Disk::Well));
+    }
+
+    fn join(&mut self, at: Duration) {
+        if self.options.spares > 0 && !self.joined {
+            self.joined = true;
+            let spare = self.options.servers + self.options.agents;
+            self.push(at.max(FOUNDED), Action::Restart(Target::Host(spare)));
+        }
+    }
+
+    /// A server leaves, if enough stay to be a cluster that tolerates as much as the plan assumes.
+    fn leave(&mut self, host: usize, at: Duration) {
+        if self.joined && self.left.is_empty() && self.lost.is_empty() {
+            self.left.push(host);
+            self.lost.push(host);
+            self.push(at.max(FOUNDED) + Duration::from_secs(10), Action::Leave(Target::Host(host)));
+        }
+    }
+
+    fn agent(&mut self, at: Duration, until: Duration) {
+        if self.options.agents == 0 {
+            return;
+        }
+        let host = self.options.servers + self.rng.random_range(0..self.options.agents);
+        match self.rng.random_range(0..3) {
+            0 => self.crash(host, at, until),
+            1 => {
+                self.push(at, Action::Kill(Target::Host(host)));
+                self.push(until, Action::Restart(Target::Host(host)));
+            }
+            _ => {
+                self.push(at, Action::Isolate(Target::Host(host), Way::Both));
+                self.push(until, Action::Heal(vec![Target::Host(host)]));
+            }
+        }
+    }
+
+    /// A core that is a quorum is healed and must work while the rest stays broken; then all is.
+    fn heal(&mut self) {
+        let last = self.steps.iter().map(|step| step.at).max().unwrap_or(self.at);
+        let mut at = last.max(self.at).max(FOUNDED) + Duration::from_millis(1);
+        let all: Vec<usize> = (0..self.options.servers).collect();
+        // Who has left or was made anew may be no voter: then nobody knows the quorum in advance.
+        let core: Vec<usize> = all.iter().copied().filter(|host| !self.lost.contains(host)).collect();
+        let quorum = self.options.servers / 2 + 1;
+        if !self.joined && core.len() >= quorum && self.options.servers > 1 {
+            let mut core = core;
+            core.shuffle(&mut self.rng);
+            core.truncate(quorum);
+            core.sort_unstable();
+            let core: Vec<Target> = core.into_iter().map(Target::Host).collect();
+            self.push(at, Action::Heal(core.clone()));
+            for host in all.into_iter().map(Target::Host).filter(|host| !core.contains(host)) {
+                let worse = match self.rng.random_range(0..3) {
+                    0 => Action::Crash(host, Keep::Torn),
+                    1 => Action::Isolate(host, Way::Both),
+                    _ => Action::Pause(host),
+                };
+                self.push(at, worse);
+            }
+            at += CORE_HEALS * u32::from(self.options.raft_multiplier);
+            self.push(at, Action::Expect(Expect::Progress(core)));
+            at += WATCHED;
+        }
+        self.push(at, Action::HealAll);
+        at += CORE_HEALS * u32::from(self.options.raft_multiplier);
+        let here = (0..self.options.servers).filter(|host| !self.left.contains(host));
+        let here: Vec<Target> = here.map(Target::Host).collect();
+        self.push(at, Action::Expect(Expect::Progress(here)));
+        self.end = at + WATCHED;
+    }
+
+    fn into_plan(mut self) -> Plan {
+        self.steps.sort_by_key(|step| step.at);
+        Plan { options: self.options, steps: self.steps, end: self.end }
+    }
+}
