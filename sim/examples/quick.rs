@@ -2,6 +2,8 @@
 use cronclave_sim::plan::{generate, Plan};
 use cronclave_sim::run::{Look, World, run};
 use cronclave_sim::model_telling;
+#[global_allocator]
+static A: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() {
     let args: Vec<String> = std::env::args().collect();
     let first: u64 = args[1].parse().unwrap_or(0);
@@ -15,7 +17,7 @@ fn main() {
         if told.is_some() { println!("{plan}"); }
         let t = std::time::Instant::now();
         let look = Look { telling: model_telling(told.as_deref()), traced: false };
-        let report = run(&plan, World::Heap, look);
+        let report = run(&plan, if std::env::var("MADSIM").is_ok() { World::Madsim } else { World::Heap }, look);
         let real = t.elapsed().as_secs_f64();
         sim_s += report.simulated.as_secs_f64();
         for m in &report.story.moments { println!("{} {:?} {:?}", m.at, m.host.map(|h| h+1), m.what); }

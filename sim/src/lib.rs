@@ -45,6 +45,8 @@ pub mod cluster;
 #[cfg(all(feature = "sim", madsim))]
 mod exec;
 #[cfg(all(feature = "sim", madsim))]
+mod madsim_world;
+#[cfg(all(feature = "sim", madsim))]
 mod mailbox;
 #[cfg(all(feature = "sim", madsim))]
 pub mod seed;

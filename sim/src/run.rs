@@ -16,6 +16,7 @@ pub enum World {
     /// A bare heap of events, which is fast.
     Heap,
     /// madsim: its scheduler, its links, its kills.
+    #[cfg(all(feature = "sim", madsim))]
     Madsim,
 }
 
@@ -109,7 +110,8 @@ impl Report {
 pub fn run(plan: &Plan, world: World, look: Look) -> Report {
     match world {
         World::Heap => on_heap(plan, look),
-        World::Madsim => on_heap(plan, look),
+        #[cfg(all(feature = "sim", madsim))]
+        World::Madsim => crate::madsim_world::run(plan, look),
     }
 }
 

@@ -14,11 +14,12 @@ use super::machine::Machine;
 use super::{Event, Sim};
 use crate::plan::Range;
 
-/// How long the store takes until it has worked off what waits for it.
-const WORK: Range = Range::micros(1_000, 20_000);
+/// How long the store takes until it has worked off what waits for it. It is long, so that much is
+/// worked off at once: a simulation spends most of its time here otherwise.
+const WORK: Range = Range::micros(1_000, 200_000);
 
-/// When nothing has come for so long, what was carried out is made durable.
-const COMMIT_AFTER: Duration = Duration::from_millis(500);
+/// What was carried out is made durable after so long.
+const COMMIT_AFTER: Duration = Duration::from_secs(5);
 
 /// The most tasks that are worked off at once.
 const TASKS_MAX: usize = 256;

@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use cronclave::codec::log::Step as DiskStep;
 use cronclave::codec::record::Recovered;
-use cronclave::id::ClusterId;
 use cronclave::node::io::Input;
 use cronclave::node::request::Request;
 
 use super::host::Host;
-use super::{Control, Sim};
+use super::{Control, Rebirth, Sim};
 use crate::check::seen::Seen;
 use crate::plan::{Action, Clock, Disk, Keep, Place, Target, Way};
 use crate::story::What;
@@ -194,13 +193,8 @@ impl Sim {
     }
 
     /// The node found that its disk was set back, and begins a new life on an empty one.
-    pub(super) fn reborn(
-        &mut self,
-        host: usize,
-        incarnation: u64,
-        cluster: ClusterId,
-        join: Vec<String>,
-    ) {
+    pub(super) fn reborn(&mut self, host: usize, life: Rebirth) {
+        let Rebirth { incarnation, cluster, join } = life;
         if self.machines[host].host.is_some() {
             return;
         }

@@ -14,7 +14,7 @@ use super::archive::{self, Archive, Task};
 use super::disk::Writer;
 use super::links::{GOSSIP_PORT, Links, Packet, addr_of, host_of};
 use super::net::Kind;
-use super::{Event, Sim};
+use super::{Event, Rebirth, Sim};
 use crate::check::seen::{Answer, OpId, Seen};
 use crate::plan::Range;
 use crate::story::What;
@@ -427,8 +427,8 @@ impl Sim {
                 self.end(index);
                 self.tell(index, || What::Event(format!("it begins anew: {reason}")));
                 let incarnation = self.draws.boot.any();
-                let event = Event::Reborn { host: index, incarnation, cluster, join };
-                self.after(REBORN_AFTER, event);
+                let life = Box::new(Rebirth { incarnation, cluster, join });
+                self.after(REBORN_AFTER, Event::Reborn { host: index, life });
             }
             Output::Halt { reason } => {
                 let ill = self.machines[index].ill;

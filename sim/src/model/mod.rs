@@ -73,15 +73,15 @@ pub(crate) enum Event {
     /// The store of the history may make durable what it has.
     Commit { host: usize, life: u64 },
     /// A snapshot is written.
-    Built { host: usize, life: u64, id: TaskId, task: SnapshotTask, history: History },
+    Built { host: usize, life: u64, id: TaskId, built: Box<(SnapshotTask, History)> },
     /// A snapshot that came in is synced.
-    Install { host: usize, life: u64, id: TaskId, task: SnapshotTask },
+    Install { host: usize, life: u64, id: TaskId, task: Box<SnapshotTask> },
     /// Sessions are looked after.
     Links { host: usize, life: u64 },
     /// A name is looked up.
     Resolved { host: usize, life: u64, name: String },
     /// A node starts again on an empty disk.
-    Reborn { host: usize, incarnation: u64, cluster: ClusterId, join: Vec<String> },
+    Reborn { host: usize, life: Box<Rebirth> },
     /// A process ends.
     ProcessEnds { host: usize, execution: ExecutionId, serial: u64 },
     /// A client has rested.
@@ -121,6 +121,14 @@ impl Event {
             | Self::Settle => None,
         }
     }
+}
+
+/// With what a node begins anew whose disk was set back.
+#[derive(Debug)]
+pub(crate) struct Rebirth {
+    incarnation: u64,
+    cluster: ClusterId,
+    join: Vec<String>,
 }
 
 /// A packet that leaves a machine. What becomes of it is the world's affair.
@@ -353,15 +361,11 @@ impl Sim {
             Event::Seal { host, .. } => self.on_seal(host),
             Event::Archive { host, .. } => self.on_archive(host),
             Event::Commit { host, .. } => self.on_commit(host),
-            Event::Built { host, id, task, history, .. } => {
-                self.on_built(host, id, task, &history);
-            }
-            Event::Install { host, id, task, .. } => self.on_install(host, id, task),
+            Event::Built { host, id, built, .. } => self.on_built(host, id, *built),
+            Event::Install { host, id, task, .. } => self.on_install(host, id, *task),
             Event::Links { host, .. } => self.on_links(host),
             Event::Resolved { host, name, .. } => self.on_resolved(host, name),
-            Event::Reborn { host, incarnation, cluster, join } => {
-                self.reborn(host, incarnation, cluster, join);
-            }
+            Event::Reborn { host, life } => self.reborn(host, *life),
             Event::ProcessEnds { host, execution, serial } => {
                 self.on_process_ends(host, execution, serial);
             }

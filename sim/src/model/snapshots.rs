@@ -39,7 +39,7 @@ impl Sim {
                 SnapshotTask::Install { .. } => {
                     host.is_installing = true;
                     let takes = self.draws.disk.span(self.options.sync);
-                    self.after(takes, Event::Install { host: index, life, id, task });
+                    self.after(takes, Event::Install { host: index, life, id, task: Box::new(task) });
                 }
                 // What is not synced costs no time that a simulation could show.
                 SnapshotTask::Read { .. }
@@ -71,18 +71,13 @@ impl Sim {
         let life = machine.life;
         let slow = machine.ill.slow.max(1);
         let takes = self.draws.disk.span(self.options.sync) * slow;
-        let history = history.clone();
-        self.after(takes, Event::Built { host: index, life, id, task, history });
+        let built = Box::new((task, history.clone()));
+        self.after(takes, Event::Built { host: index, life, id, built });
     }
 
-    pub(super) fn on_built(
-        &mut self,
-        index: usize,
-        id: TaskId,
-        task: SnapshotTask,
-        history: &History,
-    ) {
-        let done = task.perform(&mut self.machines[index].snapshots, history);
+    pub(super) fn on_built(&mut self, index: usize, id: TaskId, built: (SnapshotTask, History)) {
+        let (task, history) = built;
+        let done = task.perform(&mut self.machines[index].snapshots, &history);
         self.show_snapshot(index);
         if let Some(done) = done {
             self.snapshots_built += 1;
