@@ -1,4 +1,21 @@
 //! What happened in a run, for people: [`Story`]. A short log and a page are made from it.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`log`] | one line per moment, with a column per machine, while the run goes on |
+//! | [`page`] | an HTML page of the whole run |
+//! | `faults` | from when until when a fault of the plan holds, and on which machines |
+//! | `standing` | how each machine stands at a moment |
+//! | `telling` | what happened, in a sentence |
+//! | `data` | the moments, packed for the page's script |
+
+pub mod log;
+pub mod page;
+
+mod data;
+mod faults;
+mod standing;
+mod telling;
 
 use cronclave::consensus::Role;
 use cronclave::id::{LogIndex, Term};
@@ -15,6 +32,23 @@ pub struct Story {
     pub options: Vec<(String, String)>,
     /// Everything that happened, by time.
     pub moments: Vec<Moment>,
+}
+
+/// The option that holds the command that replays the run: a telling shows it by itself.
+pub const REPLAY: &str = "replay";
+
+impl Story {
+    /// The command that replays the run, if [`Story::options`] has one under [`REPLAY`].
+    pub fn replay(&self) -> Option<&str> {
+        let mut options = self.options.iter();
+        options.find(|(name, _)| name == REPLAY).map(|(_, command)| command.as_str())
+    }
+
+    /// What was found, in order.
+    pub fn violations(&self) -> impl Iterator<Item = &Moment> {
+        let found = |moment: &&Moment| matches!(moment.what, What::Violation { .. });
+        self.moments.iter().filter(found)
+    }
 }
 
 /// One thing that happened.
