@@ -2,15 +2,18 @@
 //!
 //! One JSON object with columns rather than rows, because a run has up to 100,000 moments:
 //!
-//! | key | what |
-//! |---|---|
-//! | `hosts`, `servers` | names, and how many of them are servers |
-//! | `texts` | every text once; elsewhere stands its number |
-//! | `k` | one letter per moment: U up, D down, S stands, F fault, E event, P process, C client, M message, X violation |
-//! | `t` | microseconds since the moment before (the first: since zero) |
-//! | `h` | machine, or -1 |
-//! | `p` | what belongs to each letter, in order: U boot; D, F, E text; S role (0 leader, 1 candidate, 2 follower, 3 learner), term, leader, last, committed, applied; P text, 1 if it starts; C text, answer (0 asked, 1 acknowledged, 2 refused, 3 unknown); M to, label, microseconds until it arrives; X checker, text |
-//! | `f` | per fault: from, until (-1: at once, -2: never mended), label, mended by, then machine and side of each that it touches |
+//! - `hosts`, `servers`: the names, and how many of them are servers.
+//! - `texts`: every text once; elsewhere stands its number.
+//! - `k`: one letter per moment: U up, D down, S stands, F fault, E event, P process, C client,
+//!   M message, X violation.
+//! - `t`: microseconds since the moment before; the first since zero.
+//! - `h`: the machine.
+//! - `p`: what belongs to each letter, one after the other. U: boot. D, F, E: text. S: role (0
+//!   leader, 1 candidate, 2 follower, 3 learner), term, leader, last, committed, applied. P: text,
+//!   1 if it starts. C: text, answer (0 asked, 1 acknowledged, 2 refused, 3 unknown). M: to, label,
+//!   microseconds until it arrives. X: checker, text.
+//! - `f`: per fault: from, until (-1 at once, -2 never mended), label, mended by; then machine and
+//!   side of each that it touches.
 //!
 //! -1 stands for what is not there.
 

@@ -11,16 +11,15 @@
 //!     3.600000 ?    *    C5    |        310/310/310    asks for votes, term 5
 //! ```
 //!
-//! | symbol | what | in a column | what |
-//! |---|---|---|---|
-//! | `^` `v` | boots, is down | `L4` | leader of term 4 (`l4`: its lease is over) |
-//! | `*` `?` `.` | leads, asks for votes, anything else | `C` `F` `N` | candidate, follower, learner (no vote) |
-//! | `!` | a fault of the plan, or its end | `up` `down` | the node runs or not, and said nothing yet |
-//! | `>` `<` | a process starts, ends | `*` | another's: it leads |
-//! | `-` | the node says something | <code>&#124;</code> | another's: it runs |
-//! | `c` | a client asks or is answered | (blank) | another's: it is down, or not known |
-//! | `m` `x` | a message is sent, is lost | `o` | where the message goes |
-//! | `#` | a checker found something | `!` | named by the fault |
+//! The symbol after the time: `^` boots, `v` is down; `*` leads, `?` asks for votes, `.` stands in
+//! another way; `!` a fault of the plan, or its end; `>` a process starts, `<` ends; `-` the node
+//! says something; `c` a client asks or is answered; `m` a message is sent, `x` is lost; `#` a
+//! checker found something.
+//!
+//! In the column of the machine: `L4` leader of term 4, `l4` the same with its lease over, `C`
+//! candidate, `F` follower, `N` learner, which has no vote; `up` or `down` if it has not said yet
+//! how it stands. In the columns of others: `*` leads, `|` runs, blank is down or not known; `o`
+//! the message goes there; `!` the fault names it.
 
 use std::fmt::Write as _;
 

@@ -90,13 +90,15 @@ pub enum What {
         /// The last one applied.
         applied: Option<LogIndex>,
     },
-    /// A fault of the plan befalls it, or ends: the line of the plan.
+    /// A fault of the plan befalls it, or ends: the line of the plan. `faults` reads from it until
+    /// when the fault holds: `pause for=2`, or `pause` and later `end pause` or `resume`.
     Fault(String),
     /// The node says something.
     Event(String),
-    /// A process starts or ends.
+    /// A process starts or ends, and says so in that word.
     Process(String),
-    /// A client asks, or is answered.
+    /// A client asks, or is answered; then the text has one of the words acknowledged, refused,
+    /// unknown.
     Client(String),
     /// A message is sent from this machine.
     Message {

@@ -18,15 +18,15 @@
 //! **Bounds.** The page grows with the moments and their distinct texts only. The browser draws at
 //! most 4,000 messages of the visible window, and lists 120 moments around the cursor.
 
+mod why;
+
 use std::fmt::Write as _;
 
-use cronclave::consensus::Role;
 use cronclave::time::Mono;
 
 use super::data::pack;
 use super::faults::{Fault, Until, faults};
-use super::standing::{Board, Standing};
-use super::telling::{index, name, role, sentence};
+use super::telling::{name, sentence};
 use super::{Moment, REPLAY, Story, What};
 
 const STYLE: &str = include_str!("page/style.css");
@@ -34,14 +34,8 @@ const TIMELINE: &str = include_str!("page/timeline.html");
 const SCRIPTS: [&str; 3] =
     [include_str!("page/read.js"), include_str!("page/draw.js"), include_str!("page/act.js")];
 
-/// How many moments are listed as those that led to a violation.
-const LEAD_LEN: usize = 12;
-
-/// How many more are listed because they name what the violation names.
-const RELATED_MAX: usize = 6;
-
-/// How many faults are listed that were over when it was found.
-const OVER_MAX: usize = 7;
+/// How many options are shown at once.
+const TOP_OPTIONS_MAX: usize = 14;
 
 /// How many violations are listed at the top; all are in the table.
 const TOP_VIOLATIONS_MAX: usize = 5;
@@ -58,7 +52,7 @@ pub fn render(story: &Story) -> String {
     let mut page = String::new();
     head(&mut page, &title);
     top(&mut page, story, &moments, &faults, &title);
-    why(&mut page, story, &moments, &faults);
+    why::write(&mut page, story, &moments, &faults);
     page.push_str(TIMELINE);
     table(&mut page, story, &faults);
     page.push_str("</main>\n<script type=\"application/json\" id=\"story\">");
@@ -113,13 +107,17 @@ fn top(page: &mut String, story: &Story, moments: &[&Moment], faults: &[Fault], 
     let found = story.violations().count();
     let class = if found == 0 { "good" } else { "bad" };
     put(page, format_args!("<header class=\"{class}\">\n<h1>{}</h1>\n", escape(title)));
-    for moment in story.violations().take(TOP_VIOLATIONS_MAX) {
-        if let What::Violation { text, .. } = &moment.what {
+    for (nth, moment) in story.violations().take(TOP_VIOLATIONS_MAX).enumerate() {
+        if let What::Violation { checker, text } = &moment.what {
             let host = moment.host.map_or(String::new(), |host| {
                 format!(" on <b>{}</b>", escape(&name(&story.hosts, host)))
             });
-            let (at, text) = (link(moment.at), escape(text));
-            put(page, format_args!("<p class=\"found\">At {at}{host}: {text}</p>\n"));
+            let (at, checker, text) = (link(moment.at), escape(checker), escape(text));
+            if nth == 0 {
+                put(page, format_args!("<p class=\"found\">At {at}{host}: {text}</p>\n"));
+            } else {
+                put(page, format_args!("<p class=\"more\">{at}{host}: {checker}: {text}</p>\n"));
+            }
         }
     }
     if found > TOP_VIOLATIONS_MAX {
@@ -141,7 +139,7 @@ fn top(page: &mut String, story: &Story, moments: &[&Moment], faults: &[Fault], 
     put(
         page,
         format_args!(
-            "<p class=\"sums\">{}, {}; {end} s simulated; {}, {}, {}</p>\n<ul class=\"options\">\n",
+            "<p class=\"sums\">{}, {}; {end} s simulated; {}, {}, {}</p>\n",
             count(story.hosts.len() - agents, "server"),
             count(agents, "agent"),
             count(moments.len(), "moment"),
@@ -149,11 +147,29 @@ fn top(page: &mut String, story: &Story, moments: &[&Moment], faults: &[Fault], 
             count(found, "violation"),
         ),
     );
-    for (name, value) in story.options.iter().filter(|(name, _)| name != REPLAY) {
-        let (name, value) = (escape(name), escape(value));
-        put(page, format_args!("<li><span>{name}</span> {value}</li>\n"));
+    options(page, story);
+    page.push_str("</header>\n<main>\n");
+}
+
+/// The options: the first ones at once, all others when asked for.
+fn options(page: &mut String, story: &Story) {
+    let shown = story.options.iter().filter(|(name, _)| name != REPLAY);
+    let items: Vec<String> = shown
+        .map(|(name, value)| format!("<li><span>{}</span> {}</li>\n", escape(name), escape(value)))
+        .collect();
+    let (first, more) = items.split_at(items.len().min(TOP_OPTIONS_MAX));
+    put(page, format_args!("<ul class=\"options\">\n{}</ul>\n", first.concat()));
+    if !more.is_empty() {
+        put(
+            page,
+            format_args!(
+                "<details>\n<summary>{} more options</summary>\n<ul class=\"options\">\n{}</ul>\n\
+                 </details>\n",
+                more.len(),
+                more.concat()
+            ),
+        );
     }
-    page.push_str("</ul>\n</header>\n<main>\n");
 }
 
 /// A time that moves the timeline's cursor.
@@ -161,151 +177,10 @@ fn link(at: Mono) -> String {
     format!("<a href=\"#t={at}\">{at}</a>")
 }
 
-/// How it stood at the first violation, and what led to it.
-fn why(page: &mut String, story: &Story, moments: &[&Moment], faults: &[Fault]) {
-    let is_found = |moment: &&Moment| matches!(moment.what, What::Violation { .. });
-    let Some(found) = moments.iter().position(is_found) else { return };
-    let at = moments[found].at;
-    let mut board = Board::new(story.hosts.len());
-    for moment in &moments[..found] {
-        board.see(moment);
-    }
-    put(page, format_args!("<section id=\"why\" aria-label=\"How it came to the violation\">\n"));
-    put(page, format_args!("<div>\n<h2>Faults that held at {at}</h2>\n<ul>\n"));
-    for fault in faults.iter().filter(|fault| fault.holds(at)) {
-        let (label, from) = (escape(&fault.label), link(fault.from));
-        put(page, format_args!("<li><b>{label}</b> since {from}</li>\n"));
-    }
-    if !faults.iter().any(|fault| fault.holds(at)) {
-        page.push_str("<li>none</li>\n");
-    }
-    page.push_str("</ul>\n<h2>Faults that were over, latest first</h2>\n<ul>\n");
-    let over = |fault: &&Fault| fault.from <= at && !fault.holds(at);
-    for fault in faults.iter().rev().filter(over).take(OVER_MAX) {
-        let (label, from) = (escape(&fault.label), link(fault.from));
-        put(page, format_args!("<li>{label} at {from}</li>\n"));
-    }
-    page.push_str("</ul>\n</div>\n<div>\n<h2>Machines then</h2>\n<table>\n<thead><tr><th>machine");
-    page.push_str("<th>stands<th>term<th>leader<th>last<th>committed<th>applied</thead>\n");
-    for host in 0..story.hosts.len() {
-        machine(page, story, host, board.of(host));
-    }
-    page.push_str("</table>\n</div>\n<div>\n<h2>What led to it</h2>\n<table class=\"lead\">\n");
-    for moment in lead(moments, found) {
-        row(page, story, moment);
-    }
-    put(page, format_args!("<tr class=\"violation\"><td>{at}<td><td>the violation\n"));
-    page.push_str("</table>\n</div>\n</section>\n");
-}
-
-/// What led to the moment at `found`: the last changes before it, and the last
-/// moments that name the same thing, such as the execution that was started twice.
-fn lead<'a>(moments: &[&'a Moment], found: usize) -> Vec<&'a Moment> {
-    let changes = |moment: &Moment| match moment.what {
-        What::Up { .. } | What::Down { .. } | What::Stands { .. } => true,
-        What::Fault(_) | What::Event(_) | What::Violation { .. } => true,
-        What::Process(_) | What::Client(_) | What::Message { .. } => false,
-    };
-    let subjects = match &moments[found].what {
-        What::Violation { text, .. } => subjects(text),
-        What::Up { .. } | What::Down { .. } | What::Stands { .. } | What::Fault(_) => Vec::new(),
-        What::Event(_) | What::Process(_) | What::Client(_) | What::Message { .. } => Vec::new(),
-    };
-    let related = |moment: &Moment| match &moment.what {
-        What::Process(text) | What::Client(text) => {
-            words(text).any(|word| subjects.contains(&word))
-        }
-        What::Up { .. } | What::Down { .. } | What::Stands { .. } | What::Fault(_) => false,
-        What::Event(_) | What::Message { .. } | What::Violation { .. } => false,
-    };
-    let (mut lead, mut changed, mut named) = (Vec::new(), 0, 0);
-    for moment in moments[..found].iter().rev() {
-        if changed < LEAD_LEN && changes(moment) {
-            changed += 1;
-            lead.push(*moment);
-        } else if named < RELATED_MAX && related(moment) {
-            named += 1;
-            lead.push(*moment);
-        }
-    }
-    lead.reverse();
-    lead
-}
-
-/// The words of a violation that name one thing: those that hold a letter and a digit, and more
-/// than the name of a machine.
-fn subjects(text: &str) -> Vec<&str> {
-    let has = |word: &str, is: fn(&u8) -> bool| word.as_bytes().iter().any(is);
-    let names_one = |word: &&str| {
-        word.len() > 3 && has(word, u8::is_ascii_digit) && has(word, u8::is_ascii_alphabetic)
-    };
-    words(text).filter(names_one).collect()
-}
-
-/// The words of a text, without the punctuation around them.
-fn words(text: &str) -> impl Iterator<Item = &str> {
-    let inside = |c: char| c.is_alphanumeric() || c == '#';
-    text.split_whitespace().map(move |word| word.trim_matches(|c| !inside(c)))
-}
-
 /// `1 fault`, `2 faults`.
 fn count(number: usize, what: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {what}{plural}")
-}
-
-/// A line of the table of machines.
-fn machine(page: &mut String, story: &Story, host: usize, standing: Standing) {
-    let own = escape(&name(&story.hosts, host));
-    put(page, format_args!("<tr><th scope=\"row\">{own}"));
-    match (standing.server, standing.up) {
-        (Some(server), _) => {
-            let leader = match server.leader {
-                Some(leader) => name(&story.hosts, leader),
-                None if server.role == Role::Leader => "none: lease over".to_owned(),
-                None => "none".to_owned(),
-            };
-            put(
-                page,
-                format_args!(
-                    "<td class=\"{0}\">{0}<td>{1}<td>{2}<td>{3}<td>{4}<td>{5}\n",
-                    role(server.role),
-                    server.term,
-                    escape(&leader),
-                    index(server.last),
-                    index(server.committed),
-                    index(server.applied),
-                ),
-            );
-        }
-        (None, up) => {
-            let up = match up {
-                Some(true) => "up",
-                Some(false) => "down",
-                None => "not known",
-            };
-            put(page, format_args!("<td class=\"{up}\">{up}<td><td><td><td><td>\n"));
-        }
-    }
-}
-
-/// A moment as a line of a table.
-fn row(page: &mut String, story: &Story, moment: &Moment) {
-    let class = match moment.what {
-        What::Fault(_) => " class=\"fault\"",
-        What::Violation { .. } => " class=\"violation\"",
-        What::Down { .. } => " class=\"down\"",
-        What::Up { .. }
-        | What::Stands { .. }
-        | What::Event(_)
-        | What::Process(_)
-        | What::Client(_)
-        | What::Message { .. } => "",
-    };
-    let host = moment.host.map_or_else(|| "all".to_owned(), |host| name(&story.hosts, host));
-    let (at, host, what) =
-        (link(moment.at), escape(&host), escape(&sentence(&story.hosts, moment)));
-    put(page, format_args!("<tr{class}><td>{at}<th scope=\"row\">{host}<td>{what}\n"));
 }
 
 /// All faults and violations, as text.

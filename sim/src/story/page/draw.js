@@ -7,7 +7,7 @@ const view = { from: start, to: end, cursor: start, messages: false };
 const hidden = new Set();
 const quiet = new Set(); // labels of messages that are not drawn
 
-const GUTTER = 104;
+let GUTTER = 104; // as wide as the longest name, within bounds
 const AXIS = 24;
 const FAULT_ROW = 17;
 const FAULT_ROWS = Math.min(5, rowsNeeded());
@@ -74,6 +74,9 @@ function hatch(colour) {
 }
 
 function layout() {
+  ctx.font = "600 13px system-ui, sans-serif";
+  const longest = Math.max(0, ...D.hosts.map((host) => ctx.measureText(host).width));
+  GUTTER = Math.round(Math.min(200, Math.max(96, longest + 24)));
   let y = AXIS + FAULT_ROWS * FAULT_ROW + 8;
   lanes = [];
   for (let host = 0; host < HOSTS; host++) {
@@ -175,7 +178,7 @@ function paintGutter() {
     ctx.fillStyle = colours.text;
     ctx.font = "600 13px system-ui, sans-serif";
     const label = lane.host < 0 ? "clients" : name(lane.host);
-    ctx.fillText(cut(label, GUTTER - 20), 10, lane.y + 14);
+    ctx.fillText(cutFront(label, GUTTER - 16), 10, lane.y + 14);
     ctx.font = "11px system-ui, sans-serif";
     ctx.fillStyle = colours.soft;
     const below = lane.host < 0 ? "" : lane.host < D.servers ? "server" : "agent";
@@ -200,6 +203,13 @@ function words(label, x1, x2, y, colour) {
   ctx.fillStyle = colour;
   ctx.textAlign = "left";
   ctx.fillText(shown, left, y);
+}
+
+// As `cut`, but keeps the end, which tells names apart.
+function cutFront(label, room) {
+  const full = ctx.measureText(label).width;
+  if (full <= room) return label;
+  return "\u2026" + label.slice(-Math.max(1, Math.floor((label.length * room) / full) - 1));
 }
 
 function paintFaults() {
@@ -545,6 +555,7 @@ function cross(px, y) {
 
 function paintViolations() {
   let last = -Infinity;
+  let flagged = -Infinity; // where the last label ends
   for (const i of violations) {
     const px = x(at[i]);
     if (px < GUTTER - 60 || px > width + 2 || px - last < 2) continue;
@@ -563,18 +574,21 @@ function paintViolations() {
       ctx.strokeRect(px - 7, lane.y - 1, 14, lane.h + 2);
       ctx.lineWidth = 1;
     }
+    hit(px - 6, px + 6, 0, height, () => momentText(i));
     ctx.font = "600 12px system-ui, sans-serif";
     const label = "violation: " + text(D.p[off[i]]);
     const w = ctx.measureText(label).width + 10;
     const left = px + w > width ? px - w : px;
-    ctx.fillStyle = colours.bad;
-    ctx.fillRect(left, 2, w, 18);
-    ctx.fillStyle = colours.panel;
-    ctx.textAlign = "left";
-    ctx.fillText(label, left + 5, 11.5);
+    if (left >= flagged) {
+      flagged = left + w + 2;
+      ctx.fillStyle = colours.bad;
+      ctx.fillRect(left, 2, w, 18);
+      ctx.fillStyle = colours.panel;
+      ctx.textAlign = "left";
+      ctx.fillText(label, left + 5, 11.5);
+      hit(left, left + w, 0, 20, () => momentText(i));
+    }
     ctx.font = "12px system-ui, sans-serif";
-    hit(px - 6, px + 6, 0, height, () => momentText(i));
-    hit(left, left + w, 0, 20, () => momentText(i));
   }
 }
 

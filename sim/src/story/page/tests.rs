@@ -1,7 +1,9 @@
 //! Tests of the page that need no browser.
 
+use cronclave::consensus::Role;
 use cronclave::id::{LogIndex, Term};
 
+use super::why::{LEAD_LEN, lead};
 use super::*;
 
 /// What a moment of the test costs in the page, at most, in bytes.
@@ -114,6 +116,51 @@ fn the_command_stands_apart_from_the_options() {
     let page = render(&story);
     assert_eq!(plain(&page).matches("sim replay a.plan").count(), 1);
     assert!(plain(&page).contains("<code id=\"command\">sim replay a.plan</code>"));
+}
+
+fn follows(micros: u64, host: usize) -> Moment {
+    let (role, term, leader) = (Role::Follower, Term(3), Some(0));
+    let what = What::Stands { role, term, leader, last: None, committed: None, applied: None };
+    at(micros, Some(host), what)
+}
+
+fn starts(micros: u64, run: &str) -> Moment {
+    at(micros, Some(3), What::Process(format!("starts {run}, due 02:00:00")))
+}
+
+#[test]
+fn what_led_to_a_violation_leaves_out_what_has_nothing_to_do_with_it() {
+    let mut moments = vec![starts(1, "nightly#7"), starts(2, "hourly#9"), leads(3, 0, 3)];
+    moments.extend([follows(4, 1), follows(5, 2)]);
+    moments.extend((0..30).map(|n| at(10 + n, Some(1), What::Event(format!("event {n}")))));
+    moments.push(violation(90, "run ledger", "n1 and a1: nightly#7 was started twice"));
+    let story = story(moments);
+    let moments: Vec<&Moment> = story.moments.iter().collect();
+    let lead = lead(&story, &moments, moments.len() - 1);
+    assert_eq!(lead.len(), LEAD_LEN + 1);
+    assert_eq!(lead[0].what, "starts nightly#7, due 02:00:00");
+    assert_eq!(lead[1].what, "event 18");
+    assert_eq!(lead[LEAD_LEN].what, "event 29");
+}
+
+#[test]
+fn the_followers_of_a_leader_are_one_line_of_what_led_to_it() {
+    let moments = vec![leads(3, 0, 3), follows(4, 1), follows(5, 2), violation(9, "a", "b")];
+    let page = render(&story(moments));
+    let row = "0.000004</a><th scope=\"row\">n2 n3<td>follows n1, term 3";
+    assert!(plain(&page).contains(row), "{}", plain(&page));
+}
+
+#[test]
+fn many_options_and_violations_do_not_push_the_rest_away() {
+    let mut story = story((1..20).map(|n| violation(n, "log matching", "differs")).collect());
+    story.options = (0..40).map(|n| (format!("option-{n}"), n.to_string())).collect();
+    let page = render(&story);
+    assert!(plain(&page).contains("<summary>26 more options</summary>"));
+    assert!(plain(&page).contains("<span>option-39</span> 39"));
+    assert_eq!(plain(&page).matches("class=\"more\"").count(), TOP_VIOLATIONS_MAX - 1);
+    assert!(plain(&page).contains("and 14 more, in the table below"));
+    assert_eq!(plain(&page).matches("VIOLATION of log matching").count(), 19);
 }
 
 #[test]
