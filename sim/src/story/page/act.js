@@ -374,6 +374,7 @@ dark.addEventListener("change", () => {
   draw();
 });
 
+$("live").hidden = false;
 readColours();
 layout();
 const wanted = location.hash;
