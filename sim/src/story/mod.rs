@@ -1,4 +1,21 @@
 //! What happened in a run, for people: [`Story`]. A short log and a page are made from it.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`log`] | one line per moment, with a column per machine, while the run goes on |
+//! | [`page`] | an HTML page of the whole run |
+//! | `faults` | from when until when a fault of the plan holds, and on which machines |
+//! | `standing` | how each machine stands at a moment |
+//! | `telling` | what happened, in a sentence |
+//! | `data` | the moments, packed for the page's script |
+
+pub mod log;
+pub mod page;
+
+mod data;
+mod faults;
+mod standing;
+mod telling;
 
 use cronclave::consensus::Role;
 use cronclave::id::{LogIndex, Term};
@@ -15,6 +32,23 @@ pub struct Story {
     pub options: Vec<(String, String)>,
     /// Everything that happened, by time.
     pub moments: Vec<Moment>,
+}
+
+/// The option that holds the command that replays the run: a telling shows it by itself.
+pub const REPLAY: &str = "replay";
+
+impl Story {
+    /// The command that replays the run, if [`Story::options`] has one under [`REPLAY`].
+    pub fn replay(&self) -> Option<&str> {
+        let mut options = self.options.iter();
+        options.find(|(name, _)| name == REPLAY).map(|(_, command)| command.as_str())
+    }
+
+    /// What was found, in order.
+    pub fn violations(&self) -> impl Iterator<Item = &Moment> {
+        let found = |moment: &&Moment| matches!(moment.what, What::Violation { .. });
+        self.moments.iter().filter(found)
+    }
 }
 
 /// One thing that happened.
@@ -56,13 +90,15 @@ pub enum What {
         /// The last one applied.
         applied: Option<LogIndex>,
     },
-    /// A fault of the plan befalls it, or ends: the line of the plan.
+    /// A fault of the plan befalls it, or ends: the line of the plan. `faults` reads from it until
+    /// when the fault holds: `pause for=2`, or `pause` and later `end pause` or `resume`.
     Fault(String),
     /// The node says something.
     Event(String),
-    /// A process starts or ends.
+    /// A process starts or ends, and says so in that word.
     Process(String),
-    /// A client asks, or is answered.
+    /// A client asks, or is answered; then the text has one of the words acknowledged, refused,
+    /// unknown.
     Client(String),
     /// A message is sent from this machine.
     Message {
