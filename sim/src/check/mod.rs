@@ -2,8 +2,6 @@
 //! nothing to compare has proven nothing.
 
 pub mod seen;
-pub mod stub;
-pub use stub::*;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
