@@ -25,6 +25,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub(crate) mod channels;
+mod content;
 mod doubt;
 mod effect;
 mod engine;
@@ -43,6 +44,7 @@ mod store;
 pub(crate) mod types;
 mod upkeep;
 
+pub use content::Content;
 pub use doubt::{Reach, Settled, Standing, Trust, Voters, Waiting};
 pub use effect::{Change, ChangeError, Effect, NotLeader, ProposeError, TransferError};
 pub use engine::{BootError, Engine, EngineConfig, LogBounds};

@@ -1,7 +1,41 @@
 //! What has to hold, judged from outside. Each checker counts its comparisons, since one that had
 //! nothing to compare has proven nothing.
 
+mod bounds;
+mod checkers;
+#[cfg(test)]
+mod client_tests;
+mod commits;
+mod completeness;
+pub mod coverage;
+mod durability;
+mod election;
+mod entries;
+#[cfg(test)]
+mod fixtures;
+#[cfg(test)]
+mod front_tests;
+mod halts;
+mod immutable;
+mod linear;
+mod liveness;
+mod log_matching;
+mod mirror;
+mod model;
+mod model_rows;
+mod oracle;
+mod quorum;
+mod runs;
+mod runs_end;
+#[cfg(test)]
+mod runs_tests;
 pub mod seen;
+mod states;
+mod tally;
+mod watch;
+
+pub use checkers::{Checkers, Setup};
+pub use tally::Violation;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
