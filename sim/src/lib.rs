@@ -16,7 +16,7 @@
 //! | [`ledger`] | what was started, seen from outside the cluster |
 //! | [`check`] | what has to hold |
 //! | [`story`] | what happened, for people |
-//! | [`mutant`] | faults that are planted on purpose |
+//! | [`mutant`], [`mutants`] | faults that are planted on purpose, and who has to find them |
 //! | `verdict` | whether a cluster works, stands still, and has lost nothing |
 //!
 //! `cargo test --features sim` runs it. Without the feature only what needs no madsim is built.
@@ -30,6 +30,7 @@ compile_error!(
 pub mod check;
 pub mod ledger;
 pub mod mutant;
+pub mod mutants;
 pub mod story;
 
 #[cfg(all(feature = "sim", madsim))]
