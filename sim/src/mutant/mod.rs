@@ -117,17 +117,17 @@ impl Mutant {
     /// What has to notice it.
     pub fn watch(self) -> Watch {
         match self {
-            Self::VotesForgotten => Watch::Checkers(&["election safety", "one leader a term"]),
+            Self::VotesForgotten => Watch::Checkers(&["election"]),
             Self::EarlyCompletion => Watch::Checkers(&["committed on quorum", "durability"]),
-            Self::SnapshotUnsynced => Watch::Checkers(&["no halt", "durability"]),
+            Self::SnapshotUnsynced => Watch::Checkers(&["halts", "durability"]),
             Self::OldIdentity => {
-                Watch::Checkers(&["committed on quorum", "durability", "committed immutable"])
+                Watch::Checkers(&["committed on quorum", "durability", "leader completeness"])
             }
-            Self::StartedTwice => Watch::Checkers(&["started once", "run ledger"]),
-            Self::RowDropped => Watch::Checkers(&["run ledger", "one row an instant"]),
+            Self::StartedTwice => Watch::Checkers(&["run ledger"]),
+            Self::RowDropped => Watch::Checkers(&["run ledger", "linearizability"]),
             Self::StaleReads => Watch::Checkers(&["linearizability"]),
             Self::NoFaults => Watch::Gates(&["coverage"]),
-            Self::NoAcknowledgements => Watch::Gates(&["rate"]),
+            Self::NoAcknowledgements => Watch::Checkers(&["workload"]),
             Self::Canary => Watch::Checkers(&["canary"]),
         }
     }

@@ -126,24 +126,35 @@ impl Workshop {
 
     /// Where the sources of openraft are that the workspace is built with.
     fn openraft(&self) -> Result<PathBuf, BuildError> {
-        let output = Command::new(&self.cargo)
-            .current_dir(&self.workspace)
-            .args(["metadata", "--format-version", "1", "--offline", "--locked"])
-            .output()
-            .map_err(|error| BuildError::NoOpenraft(error.to_string()))?;
-        if !output.status.success() {
-            let said = first_error(&String::from_utf8_lossy(&output.stderr));
-            return Err(BuildError::NoOpenraft(said));
-        }
-        let found = manifest_of("openraft", &output.stdout);
+        // What other platforms need may never have been downloaded.
+        let rustc = said_by(Command::new("rustc").arg("-vV").current_dir(&self.workspace))?;
+        let host = rustc.lines().find_map(|line| line.strip_prefix("host: "));
+        let host = host.ok_or_else(|| BuildError::NoOpenraft("rustc names no host".to_owned()))?;
+        let metadata = said_by(
+            Command::new(&self.cargo)
+                .current_dir(&self.workspace)
+                .args(["metadata", "--format-version", "1", "--offline", "--locked"])
+                .args(["--filter-platform", host]),
+        )?;
+        let found = manifest_of("openraft", &metadata);
         let found = found.and_then(|manifest| manifest.parent().map(Path::to_owned));
         found.ok_or_else(|| BuildError::NoOpenraft("cargo metadata does not name it".to_owned()))
     }
 }
 
+/// What a command prints, which has to succeed.
+fn said_by(command: &mut Command) -> Result<String, BuildError> {
+    let output = command.output().map_err(|error| BuildError::NoOpenraft(error.to_string()))?;
+    if !output.status.success() {
+        let said = first_error(&String::from_utf8_lossy(&output.stderr));
+        return Err(BuildError::NoOpenraft(said));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
 /// The manifest of a package, from what `cargo metadata` prints.
-fn manifest_of(package: &str, metadata: &[u8]) -> Option<PathBuf> {
-    let metadata: serde_json::Value = serde_json::from_slice(metadata).ok()?;
+fn manifest_of(package: &str, metadata: &str) -> Option<PathBuf> {
+    let metadata: serde_json::Value = serde_json::from_str(metadata).ok()?;
     let packages = metadata.get("packages")?.as_array()?;
     let found = packages.iter().find(|found| found["name"] == package)?;
     Some(PathBuf::from(found["manifest_path"].as_str()?))
@@ -189,13 +200,13 @@ mod tests {
 
     #[test]
     fn a_manifest_is_found_by_the_name_of_its_package() {
-        let metadata = br#"{ "packages": [
+        let metadata = r#"{ "packages": [
             { "name": "openraft-rt", "manifest_path": "/src/openraft-rt/Cargo.toml" },
             { "name": "openraft", "manifest_path": "/src/openraft/Cargo.toml" } ] }"#;
         let found = manifest_of("openraft", metadata);
         assert_eq!(found, Some(PathBuf::from("/src/openraft/Cargo.toml")));
         assert_eq!(manifest_of("raft", metadata), None);
-        assert_eq!(manifest_of("openraft", b"no JSON"), None);
+        assert_eq!(manifest_of("openraft", "no JSON"), None);
     }
 
     #[test]
