@@ -1,11 +1,10 @@
 //! Known faults that a simulation can be given on purpose, so that its checkers prove that they
-//! find them: [`Mutant`].
+//! find them: [`Mutant`], and the [`Layer`] that it is.
 //!
 //! A mutant of this kind is a layer around a node that is as it ships: the world of the node asks
-//! it, at the places that are named by its methods, whether to do the wrong thing. Without a mutant
-//! the world does the right thing everywhere. Faults that lie inside the node or inside openraft
-//! cannot be planted from outside; they are patches, in `sim/mutants/`, and [`crate::mutants`]
-//! builds and runs them.
+//! it, at the places that are named by its methods, whether to do the wrong thing. Faults that lie
+//! inside the node or inside openraft cannot be planted from outside; they are patches, in
+//! `sim/mutants/`, and [`crate::mutants`] builds and runs them.
 //!
 //! Three of them are no faults of the product but of the simulator: without faults, without
 //! acknowledgements, and with a checker that complains about a hundredth of all runs for nothing.
@@ -15,7 +14,7 @@ use std::str::FromStr;
 
 use cronclave::codec::record::Record;
 use cronclave::jobs::history::change::Change;
-use cronclave::node::request::{Consistency, Request};
+use cronclave::node::request::{Consistency, Reply, Request, RequestError};
 
 /// A fault that is planted around a node, or in the simulator. The numbers in the docs of the
 /// variants are those of the table of mutants in the design of the simulation.
@@ -119,7 +118,9 @@ impl Mutant {
         match self {
             Self::VotesForgotten => Watch::Checkers(&["election"]),
             Self::EarlyCompletion => Watch::Checkers(&["committed on quorum", "durability"]),
-            Self::SnapshotUnsynced => Watch::Checkers(&["halts", "durability"]),
+            Self::SnapshotUnsynced => {
+                Watch::Checkers(&["committed entries immutable", "halts", "durability"])
+            }
             Self::OldIdentity => {
                 Watch::Checkers(&["committed on quorum", "durability", "leader completeness"])
             }
@@ -130,79 +131,6 @@ impl Mutant {
             Self::NoAcknowledgements => Watch::Checkers(&["workload"]),
             Self::Canary => Watch::Checkers(&["canary"]),
         }
-    }
-}
-
-/// Where a world asks what to do wrong.
-impl Mutant {
-    /// The disk: what reaches it of a group of records.
-    pub fn records(self, mut records: Vec<Record>) -> Vec<Record> {
-        if self == Self::VotesForgotten {
-            records.retain(|record| !matches!(record, Record::Vote(_)));
-        }
-        records
-    }
-
-    /// The disk: whether the node is told that a write is durable when it is handed over, and not
-    /// when it is synced.
-    pub fn completes_early(self) -> bool {
-        self == Self::EarlyCompletion
-    }
-
-    /// The disk: whether a crash loses every snapshot that was built or installed since the start.
-    pub fn loses_snapshots(self) -> bool {
-        self == Self::SnapshotUnsynced
-    }
-
-    /// The disk: whether a node whose disk is wiped keeps its incarnation, and so its id.
-    pub fn keeps_identity(self) -> bool {
-        self == Self::OldIdentity
-    }
-
-    /// The executor: how often it starts the process of one order.
-    pub fn starts(self) -> usize {
-        if self == Self::StartedTwice { 2 } else { 1 }
-    }
-
-    /// The history: what reaches its store of the changes of one output.
-    pub fn changes<I>(self, mut changes: Vec<(I, Change)>) -> Vec<(I, Change)> {
-        if self == Self::RowDropped {
-            changes.retain(|(_, change)| !matches!(change, Change::Put(_)));
-        }
-        changes
-    }
-
-    /// The clients: what reaches the node of a request.
-    pub fn request(self, request: Request) -> Request {
-        if self != Self::StaleReads {
-            return request;
-        }
-        match request {
-            Request::Read(_) => Request::Read(Consistency::Stale),
-            Request::Executions { job, select, .. } => {
-                Request::Executions { job, select, consistency: Consistency::Stale }
-            }
-            other @ (Request::Write(_) | Request::Members | Request::Status | Request::Leave) => {
-                other
-            }
-        }
-    }
-
-    /// The simulator: whether the faults of the plan are left out.
-    pub fn spares_faults(self) -> bool {
-        self == Self::NoFaults
-    }
-
-    /// The simulator: whether clients take every answer to a write for "outcome unknown".
-    pub fn hides_acknowledgements(self) -> bool {
-        self == Self::NoAcknowledgements
-    }
-
-    /// The simulator: whether the checker `canary` complains about the run of this seed.
-    pub fn complains_of(self, seed: u64) -> bool {
-        // A plain remainder would strike at the same seeds in every campaign that counts from 1.
-        let mixed = (seed ^ (seed >> 31)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        self == Self::Canary && mixed.is_multiple_of(CANARY_PERIOD)
     }
 }
 
@@ -221,10 +149,96 @@ impl FromStr for Mutant {
     }
 }
 
+/// What surrounds the nodes of a simulation: a mutant, or nothing. A world asks it what to do, and
+/// without a mutant each answer is the right thing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Layer(pub Option<Mutant>);
+
+impl Layer {
+    fn is(self, mutant: Mutant) -> bool {
+        self.0 == Some(mutant)
+    }
+
+    /// The disk: what reaches it of a group of records.
+    pub fn records(self, mut records: Vec<Record>) -> Vec<Record> {
+        if self.is(Mutant::VotesForgotten) {
+            records.retain(|record| !matches!(record, Record::Vote(_)));
+        }
+        records
+    }
+
+    /// The disk: whether the node is told that a write is durable when it is handed over, and not
+    /// when it is synced.
+    pub fn completes_early(self) -> bool {
+        self.is(Mutant::EarlyCompletion)
+    }
+
+    /// The disk: whether no snapshot is ever synced, so that a loss of power takes every one that
+    /// was built or installed since the node's start, whatever the node was told.
+    pub fn loses_snapshots(self) -> bool {
+        self.is(Mutant::SnapshotUnsynced)
+    }
+
+    /// The disk: whether a node whose disk is wiped keeps its incarnation and the count of its
+    /// boots, and so its id.
+    pub fn keeps_identity(self) -> bool {
+        self.is(Mutant::OldIdentity)
+    }
+
+    /// The executor: how often it starts the process of one order.
+    pub fn starts(self) -> usize {
+        if self.is(Mutant::StartedTwice) { 2 } else { 1 }
+    }
+
+    /// The history: what reaches its store of the changes of one output.
+    pub fn changes<I>(self, mut changes: Vec<(I, Change)>) -> Vec<(I, Change)> {
+        if self.is(Mutant::RowDropped) {
+            changes.retain(|(_, change)| !matches!(change, Change::Put(_)));
+        }
+        changes
+    }
+
+    /// The clients: what reaches the node of a request.
+    pub fn request(self, request: Request) -> Request {
+        if !self.is(Mutant::StaleReads) {
+            return request;
+        }
+        match request {
+            Request::Read(_) => Request::Read(Consistency::Stale),
+            Request::Executions { job, select, .. } => {
+                Request::Executions { job, select, consistency: Consistency::Stale }
+            }
+            other @ (Request::Write(_) | Request::Members | Request::Status | Request::Leave) => {
+                other
+            }
+        }
+    }
+
+    /// The clients of the workload: what reaches them of a reply.
+    pub fn reply(self, reply: Reply) -> Reply {
+        let is_hidden = self.is(Mutant::NoAcknowledgements) && matches!(reply, Reply::Written(_));
+        if is_hidden { Reply::Failed(RequestError::Unknown) } else { reply }
+    }
+
+    /// The simulator: whether the faults of the plan are left out.
+    pub fn spares_faults(self) -> bool {
+        self.is(Mutant::NoFaults)
+    }
+
+    /// The simulator: whether the checker `canary` complains about the run of this seed.
+    pub fn complains_of(self, seed: u64) -> bool {
+        // A plain remainder would strike at the same seeds in every campaign that counts from 1.
+        let mixed = (seed ^ (seed >> 31)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        self.is(Mutant::Canary) && mixed.is_multiple_of(CANARY_PERIOD)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use bytes::Bytes;
+    use cronclave::id::{JobName, LogIndex};
+    use cronclave::jobs::command::Applied;
     use std::collections::BTreeSet;
 
     fn vote() -> Record {
@@ -253,42 +267,47 @@ mod tests {
     fn each_does_one_thing_wrong_and_no_other_does_it() {
         let records = || vec![vote(), Record::Settled];
         let read = || Request::Read(Consistency::Linearizable);
-        for mutant in Mutant::ALL {
+        let written = || Reply::Written(Box::new(Applied::SettingsChanged));
+        for mutant in Mutant::ALL.into_iter().map(Some).chain([None]) {
+            let layer = Layer(mutant);
+            let hides = matches!(layer.reply(written()), Reply::Failed(RequestError::Unknown));
             let wrongs = [
-                (mutant.records(records()) != records(), Mutant::VotesForgotten),
-                (mutant.completes_early(), Mutant::EarlyCompletion),
-                (mutant.loses_snapshots(), Mutant::SnapshotUnsynced),
-                (mutant.keeps_identity(), Mutant::OldIdentity),
-                (mutant.starts() != 1, Mutant::StartedTwice),
-                (mutant.request(read()) != read(), Mutant::StaleReads),
-                (mutant.spares_faults(), Mutant::NoFaults),
-                (mutant.hides_acknowledgements(), Mutant::NoAcknowledgements),
-                ((0..1_000).any(|seed| mutant.complains_of(seed)), Mutant::Canary),
+                (layer.records(records()) != records(), Mutant::VotesForgotten),
+                (layer.completes_early(), Mutant::EarlyCompletion),
+                (layer.loses_snapshots(), Mutant::SnapshotUnsynced),
+                (layer.keeps_identity(), Mutant::OldIdentity),
+                (layer.starts() != 1, Mutant::StartedTwice),
+                (layer.request(read()) != read(), Mutant::StaleReads),
+                (layer.spares_faults(), Mutant::NoFaults),
+                (hides, Mutant::NoAcknowledgements),
+                ((0..1_000).any(|seed| layer.complains_of(seed)), Mutant::Canary),
             ];
             for (is_wrong, culprit) in wrongs {
-                assert_eq!(is_wrong, mutant == culprit, "{mutant} and {culprit}");
+                assert_eq!(is_wrong, mutant == Some(culprit), "{mutant:?} and {culprit}");
             }
         }
     }
 
     #[test]
     fn forgotten_votes_leave_everything_else_in_its_order() {
-        let entry = |index| Record::Truncate { from: cronclave::id::LogIndex(index) };
+        let layer = Layer(Some(Mutant::VotesForgotten));
+        let entry = |index| Record::Truncate { from: LogIndex(index) };
         let records = vec![entry(1), vote(), entry(2)];
-        assert_eq!(Mutant::VotesForgotten.records(records), [entry(1), entry(2)]);
+        assert_eq!(layer.records(records), [entry(1), entry(2)]);
     }
 
     #[test]
     fn a_dropped_row_takes_no_other_change_with_it() {
-        let name = cronclave::id::JobName::new("tick").unwrap();
-        let changes = vec![(1, Change::Forget(name))];
-        assert_eq!(Mutant::RowDropped.changes(changes.clone()), changes);
+        let layer = Layer(Some(Mutant::RowDropped));
+        let changes = vec![(1, Change::Forget(JobName::new("tick").unwrap()))];
+        assert_eq!(layer.changes(changes.clone()), changes);
     }
 
     #[test]
     fn the_canary_sings_for_a_hundredth_of_the_seeds_and_early() {
-        let sung = (1..=10_000).filter(|&seed| Mutant::Canary.complains_of(seed)).count();
+        let layer = Layer(Some(Mutant::Canary));
+        let sung = (1..=10_000).filter(|&seed| layer.complains_of(seed)).count();
         assert!((70..=130).contains(&sung), "{sung}");
-        assert!((1..=200).any(|seed| Mutant::Canary.complains_of(seed)));
+        assert!((1..=200).any(|seed| layer.complains_of(seed)));
     }
 }
