@@ -16,6 +16,7 @@
 //! | [`ledger`] | what was started, seen from outside the cluster |
 //! | [`check`] | what has to hold |
 //! | [`story`] | what happened, for people |
+//! | [`mutant`], [`mutants`] | faults that are planted on purpose, and who has to find them |
 //! | `verdict` | whether a cluster works, stands still, and has lost nothing |
 //!
 //! `cargo test --features sim` runs it. Without the feature only what needs no madsim is built.
@@ -31,6 +32,8 @@ mod draws;
 mod heap;
 pub mod ledger;
 mod model;
+pub mod mutant;
+pub mod mutants;
 pub mod plan;
 pub mod run;
 pub mod story;
@@ -57,4 +60,10 @@ pub mod verdict;
 #[cfg(all(feature = "sim", madsim))]
 mod world;
 /// x
-pub fn model_telling(t: Option<&str>) -> model::Telling { match t { None => model::Telling::Nothing, Some("full") => model::Telling::Full, Some(_) => model::Telling::Short } }
+pub fn model_telling(t: Option<&str>) -> model::Telling {
+    match t {
+        None => model::Telling::Nothing,
+        Some("full") => model::Telling::Full,
+        Some(_) => model::Telling::Short,
+    }
+}

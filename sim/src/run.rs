@@ -3,7 +3,7 @@
 use cronclave::time::Mono;
 use std::time::Duration;
 
-use crate::check::Coverage;
+use crate::check::coverage::Coverage;
 use crate::heap::Heap;
 use crate::model::clock::MONO_BEGIN;
 use crate::model::{Counts, Sim, Telling};
@@ -133,7 +133,8 @@ impl Sim {
 pub(crate) fn finish(mut sim: Sim) -> Report {
     let since = |at: Mono| at.saturating_since(MONO_BEGIN);
     let mut violations: Vec<Violation> = Vec::new();
-    let broken = sim.promises.broken().iter().map(|broken| (broken.checker, broken.at, &broken.text));
+    let broken =
+        sim.promises.broken().iter().map(|broken| (broken.checker, broken.at, &broken.text));
     let found = sim.checkers.violations();
     let found = found.iter().map(|found| (found.checker, found.at, &found.text));
     for (checker, at, text) in broken.chain(found) {

@@ -25,8 +25,8 @@ use rand::RngExt;
 
 use crate::archive::{self, Archive, Task};
 use crate::exec::{Launched, record};
-use crate::model::links::{GOSSIP_PORT, Links, PEER_PORT, Packet, addr_of, host_of};
 use crate::mailbox::Mailbox;
+use crate::model::links::{GOSSIP_PORT, Links, PEER_PORT, Packet, addr_of, host_of};
 use crate::shared::{Happened, Open, Outcome, Room, Shared};
 
 /// How long a sync takes, in microseconds. madsim sleeps no shorter than a millisecond.

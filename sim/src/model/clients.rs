@@ -56,17 +56,34 @@ pub(super) struct Clients {
     open: BTreeMap<OpId, Open>,
     op_last: u64,
     has_tick: bool,
+    /// The writes of the workload, and how many of them were acknowledged.
+    writes: u64,
+    granted: u64,
     counts: Counts,
 }
 
 impl Clients {
     pub(super) fn new(options: &Options) -> Self {
         let counts = Counts::default();
-        Self { count: options.clients, open: BTreeMap::new(), op_last: 0, has_tick: false, counts }
+        Self {
+            count: options.clients,
+            open: BTreeMap::new(),
+            op_last: 0,
+            has_tick: false,
+            writes: 0,
+            granted: 0,
+            counts,
+        }
     }
 
     pub(super) fn counts(&self) -> Counts {
         self.counts
+    }
+
+    /// Whether enough of the workload was acknowledged for the run to have tested anything (etcd's
+    /// rule of a minimum rate).
+    pub(super) fn is_enough(&self) -> bool {
+        self.count == 0 || self.granted >= (self.writes / 50).max(1)
     }
 
     /// How many requests have no answer yet.
@@ -102,6 +119,7 @@ impl Sim {
             return self.answered(op, &Answer::Unheard);
         };
         let id = host.open(op);
+        let request = self.layer.request(request);
         self.after(PATIENCE, Event::Patience(op));
         self.give(via, Input::Request { id, request });
     }
@@ -119,6 +137,16 @@ impl Sim {
     /// What came of a request. An answer that comes after its client gave up is nobody's.
     pub(super) fn answered(&mut self, op: OpId, answer: &Answer) {
         let Some(Open { asker, is_write, via }) = self.clients.open.remove(&op) else { return };
+        let hidden;
+        let answer = match (asker, answer) {
+            (Asker::Client(_), Answer::Reply(reply)) => {
+                hidden = Answer::Reply(self.layer.reply(reply.clone()));
+                &hidden
+            }
+            _ => answer,
+        };
+        let is_workload = matches!(asker, Asker::Client(_)) && is_write;
+        self.clients.writes += u64::from(is_workload);
         self.see(&Seen::Answered { op, answer });
         self.tell(via, || What::Client(format!("op-{}: {}", op.0, told(answer))));
         let is_granted = match answer {
@@ -128,6 +156,7 @@ impl Sim {
             Answer::Reply(_) => true,
         };
         if is_granted && is_write {
+            self.clients.granted += u64::from(is_workload);
             self.clients.counts.acked += 1;
         } else if is_granted {
             self.clients.counts.read += 1;

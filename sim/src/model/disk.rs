@@ -32,6 +32,10 @@ pub(super) struct Writer {
 
 impl Sim {
     pub(super) fn persist(&mut self, index: usize, write: WriteId, records: Vec<Record>) {
+        let records = self.layer.records(records);
+        if self.layer.completes_early() {
+            self.give(index, Input::Persisted { write });
+        }
         if let Some(host) = &mut self.machines[index].host {
             host.writer.queue.push_back((write, records));
         }
@@ -114,7 +118,9 @@ impl Sim {
         host.writer.is_sealed = write.is_none();
         if let Some(write) = write {
             self.see(&Seen::Synced { host: index, write: number });
-            self.give(index, Input::Persisted { write });
+            if !self.layer.completes_early() {
+                self.give(index, Input::Persisted { write });
+            }
             self.after(SEAL_AFTER, Event::Seal { host: index, life });
         }
         self.write_next(index);

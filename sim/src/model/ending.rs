@@ -53,6 +53,19 @@ impl Sim {
         }
         if self.is_over {
             self.promises.compared("settles", 1);
+            self.judge_workload();
+        }
+    }
+
+    /// A run whose clients were granted next to nothing has tested next to nothing.
+    fn judge_workload(&mut self) {
+        self.promises.compared("workload", 1);
+        if !self.clients.is_enough() {
+            let counts = self.counts();
+            self.violated("workload", &format!("too little was granted: {counts:?}"));
+        }
+        if self.layer.complains_of(self.options.seed) {
+            self.violated("canary", "it sings");
         }
     }
 

@@ -7,7 +7,6 @@ use cronclave::codec::record::Recovered;
 use cronclave::node::io::Input;
 use cronclave::node::request::Request;
 
-use super::host::Host;
 use super::{Control, Rebirth, Sim};
 use crate::check::seen::Seen;
 use crate::plan::{Action, Clock, Disk, Keep, Place, Target, Way};
@@ -19,6 +18,9 @@ const DRAIN: Duration = Duration::from_secs(1);
 impl Sim {
     pub(super) fn step(&mut self, number: usize) {
         let step = self.steps[number].clone();
+        if self.layer.spares_faults() && step.action.is_fault() {
+            return;
+        }
         let targets = step.action.targets();
         let first = targets.first().map(|&target| self.target(target));
         self.tell_fault(first, &step.action);
@@ -93,13 +95,8 @@ impl Sim {
 
     /// Takes note of the leader: the one of the highest term that says it leads.
     fn mark(&mut self) {
-        let leads = |host: &Host| host.status().leader == Some(host.id);
-        let leaders = self.machines.iter().enumerate().filter_map(|(index, machine)| {
-            let host = machine.host.as_deref().filter(|host| leads(host))?;
-            Some((host.status().term, index))
-        });
-        match leaders.max() {
-            Some((_, index)) if index < self.options.servers => self.marked = Some(index),
+        match self.leader() {
+            Some(index) if index < self.options.servers => self.marked = Some(index),
             // A plan that a seed made marks whoever leads, if anybody does.
             Some(_) | None if self.marked_is_needed() => {
                 self.violated("leader at the fault", "no server leads, and the plan marks one");
@@ -146,6 +143,11 @@ impl Sim {
         machine.history = found;
         drop(machine.store.take());
         machine.snapshots.crash();
+        if let Some(before) = machine.snapshots_at_boot.take()
+            && self.layer.loses_snapshots()
+        {
+            machine.snapshots = before;
+        }
     }
 
     /// The node's process ends, and what the system holds for its disk lives on.
@@ -180,7 +182,11 @@ impl Sim {
         let incarnation = self.draws.boot.any();
         let machine = &mut self.machines[host];
         machine.processes.clear();
+        let (old, boots) = (machine.config.incarnation, machine.boots);
         machine.wipe(&self.options, incarnation);
+        if self.layer.keeps_identity() {
+            machine.keep_identity(&self.options, old, boots);
+        }
         self.show_disk(host, None, true);
     }
 

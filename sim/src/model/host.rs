@@ -90,6 +90,11 @@ impl Host {
         self.node.as_deref().expect("it is taken out only while it runs")
     }
 
+    /// Whether it is not in the middle of a turn.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.node.is_some()
+    }
+
     /// How its server stands, if it is one.
     pub(crate) fn status(&self) -> &Status {
         self.node().raft()
@@ -114,6 +119,7 @@ impl Sim {
             return self.fail_to_boot(host, "the disk cannot be read");
         }
         machine.boots += 1;
+        machine.snapshots_at_boot = Some(machine.snapshots.clone());
         machine.disk.set_snapshot(machine.snapshots.newest());
         let recovered = match machine.disk.recover() {
             Ok(recovered) => recovered,
@@ -299,16 +305,17 @@ impl Sim {
         // Taken out so that what is shown can be lent while the checkers look at it.
         let node = host.node.take().expect("it was there");
         self.see(&Seen::Status { host: index, id, status: node.raft() });
-        if self.is_settling && before.applied != shown.applied
+        if self.is_settling
+            && before.applied != shown.applied
             && let Some(state) = node.state()
         {
-            self.checkers.on_state(self.now, index, &state);
+            self.checkers.on_state(index, &state);
         }
         if let Some(host) = &mut self.machines[index].host {
             host.node = Some(node);
         }
-        let is_news = (before.role, before.term, before.leader)
-            != (shown.role, shown.term, shown.leader);
+        let is_news =
+            (before.role, before.term, before.leader) != (shown.role, shown.term, shown.leader);
         if is_news {
             let leader = shown.leader.and_then(|id| self.host_with_id(id));
             self.tell(index, || What::Stands {
@@ -405,12 +412,15 @@ impl Sim {
             Output::Persist { write, records } => self.persist(index, write, records),
             Output::Snapshot { id, task } => self.push_task(index, id, task),
             Output::History { upto, changes } => {
+                let changes = self.layer.changes(changes);
                 self.push_archive(index, Task::Apply { upto, changes });
             }
             Output::ReadHistory { id, query } => {
                 self.push_archive(index, Task::Read { id, query });
             }
-            Output::Launch(spec) => self.launch(index, &spec),
+            Output::Launch(spec) => {
+                (0..self.layer.starts()).for_each(|_| self.launch(index, &spec));
+            }
             Output::Kill { execution, reason } => self.kill_process(index, execution, reason),
             Output::Reply { id, reply } => {
                 let host = self.machines[index].host.as_mut();

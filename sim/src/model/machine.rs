@@ -29,6 +29,8 @@ pub(crate) struct Machine {
     pub(crate) config: NodeConfig,
     pub(crate) disk: MemoryDisk,
     pub(crate) snapshots: MemorySnapshots,
+    /// What they were at the node's start, for a disk that syncs none.
+    pub(crate) snapshots_at_boot: Option<MemorySnapshots>,
     /// The file of its history of executions, in the life of the node that runs or comes next.
     pub(crate) history: MemoryBackend,
     /// The store in that file, while a node runs.
@@ -83,6 +85,7 @@ impl Machine {
             disk: empty_disk(&config, options),
             snapshots: empty_snapshots(&config),
             config,
+            snapshots_at_boot: None,
             history: MemoryBackend::new(),
             store: None,
             boots: 0,
@@ -110,6 +113,14 @@ impl Machine {
         self.boots = 0;
         self.ill.is_rotten = false;
         self.lost_disks += 1;
+    }
+
+    /// A mutant: the node comes back on an empty disk as who it was.
+    pub(crate) fn keep_identity(&mut self, options: &Options, old: Incarnation, boots: u64) {
+        self.config.incarnation = old;
+        self.boots = boots;
+        self.disk = empty_disk(&self.config, options);
+        self.snapshots = empty_snapshots(&self.config);
     }
 
     /// The same after [`cronclave::node::io::Output::Reincarnate`].

@@ -45,10 +45,11 @@ use self::links::Packet;
 use self::machine::Machine;
 use self::net::Net;
 use self::probes::Probes;
-pub use self::witness::Telling;
 pub(crate) use self::witness::Promises;
+pub use self::witness::Telling;
 use crate::check::Checkers;
 use crate::draws::Draws;
+use crate::mutant::Layer;
 use crate::plan::{Options, Plan, Step};
 use crate::story::Story;
 use crate::trace::Trace;
@@ -231,6 +232,10 @@ pub(crate) struct Sim {
     probes: Probes,
     pub(crate) checkers: Checkers,
     pub(crate) promises: Promises,
+    /// What surrounds the nodes: a mutant, or nothing.
+    layer: Layer,
+    /// For how many samples the tolerated number of servers was lost, and one more.
+    held: [u32; 2],
     telling: Telling,
     story: Story,
     traced: Option<Trace>,
@@ -263,6 +268,8 @@ impl Sim {
             probes: Probes::default(),
             checkers: witness::checkers(plan),
             promises: Promises::default(),
+            layer: witness::layer(plan),
+            held: [0; 2],
             story: witness::story(plan),
             options,
             steps: plan.steps.clone(),

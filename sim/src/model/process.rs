@@ -41,8 +41,7 @@ impl Sim {
         self.see(&Seen::Started(&start));
         self.tell(host, || What::Process(format!("{} of {} starts", spec.execution, spec.job)));
         self.serial += 1;
-        let process =
-            Process { life: self.machines[host].life, serial: self.serial, killed: None };
+        let process = Process { life: self.machines[host].life, serial: self.serial, killed: None };
         let (execution, serial) = (spec.execution, self.serial);
         self.machines[host].processes.insert(execution, process);
         let runs = self.draws.run.span(self.options.run);
@@ -75,9 +74,7 @@ impl Sim {
         let machine = &self.machines[host];
         let is_heard = machine.host.is_some() && machine.life == process.life;
         self.see(&Seen::Ended { execution, host, result: &result, is_heard });
-        self.tell(host, || {
-            What::Process(format!("{execution} ends, {}", result.outcome.as_str()))
-        });
+        self.tell(host, || What::Process(format!("{execution} ends, {}", result.outcome.as_str())));
         if is_heard {
             self.give(host, Input::RunFinished { execution, result });
         }

@@ -39,7 +39,10 @@ impl Sim {
                 SnapshotTask::Install { .. } => {
                     host.is_installing = true;
                     let takes = self.draws.disk.span(self.options.sync);
-                    self.after(takes, Event::Install { host: index, life, id, task: Box::new(task) });
+                    self.after(
+                        takes,
+                        Event::Install { host: index, life, id, task: Box::new(task) },
+                    );
                 }
                 // What is not synced costs no time that a simulation could show.
                 SnapshotTask::Read { .. }
@@ -66,7 +69,13 @@ impl Sim {
     }
 
     /// The archive has given its rows: the file is written and synced, which takes a while.
-    pub(super) fn built(&mut self, index: usize, id: TaskId, task: SnapshotTask, history: &History) {
+    pub(super) fn built(
+        &mut self,
+        index: usize,
+        id: TaskId,
+        task: SnapshotTask,
+        history: &History,
+    ) {
         let machine = &self.machines[index];
         let life = machine.life;
         let slow = machine.ill.slow.max(1);

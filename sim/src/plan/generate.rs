@@ -406,7 +406,8 @@ impl Draft {
         let mut at = last.max(self.at).max(FOUNDED) + Duration::from_millis(1);
         let all: Vec<usize> = (0..self.options.servers).collect();
         // Who has left or was made anew may be no voter: then nobody knows the quorum in advance.
-        let core: Vec<usize> = all.iter().copied().filter(|host| !self.lost.contains(host)).collect();
+        let core: Vec<usize> =
+            all.iter().copied().filter(|host| !self.lost.contains(host)).collect();
         let quorum = self.options.servers / 2 + 1;
         if !self.joined && core.len() >= quorum && self.options.servers > 1 {
             let mut core = core;

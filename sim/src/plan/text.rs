@@ -4,6 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::mutant::Mutant;
+
 use super::{Action, Clock, Disk, Expect, Keep, Options, Place, Plan, Range, Seconds, Step};
 use super::{Target, Way};
 
@@ -135,12 +137,11 @@ impl FromStr for Plan {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        let mut lines = text.lines().enumerate().map(|(at, line)| (at + 1, line)).filter_map(
-            |(at, line)| {
+        let mut lines =
+            text.lines().enumerate().map(|(at, line)| (at + 1, line)).filter_map(|(at, line)| {
                 let line = line.split('#').next().unwrap_or_default().trim();
                 (!line.is_empty()).then_some((at, line))
-            },
-        );
+            });
         let bad = |line: usize, reason: String| ParseError { line, reason };
         match lines.next() {
             Some((_, HEAD)) => {}
@@ -229,9 +230,9 @@ impl FromStr for Action {
             ["disk", host, what] => Self::Disk(target(host)?, disk(what)?),
             ["cut", from, to] => Self::Cut(target(from)?, target(to)?),
             ["mend", from, to] => Self::Mend(target(from)?, target(to)?),
-            ["partition", ref blocks @ ..] if blocks.len() > 1 => {
-                Self::Partition(blocks.iter().map(|block| targets(block)).collect::<Result<_, _>>()?)
-            }
+            ["partition", ref blocks @ ..] if blocks.len() > 1 => Self::Partition(
+                blocks.iter().map(|block| targets(block)).collect::<Result<_, _>>()?,
+            ),
             ["isolate", host, way] => Self::Isolate(
                 target(host)?,
                 match way {
@@ -400,6 +401,9 @@ impl Plan {
         if options.jobs == 0 || options.period == 0 || options.segment_kb < 8 {
             return Err("jobs and period are at least 1, segment-kb at least 8".to_owned());
         }
+        if let Some(name) = &options.mutant {
+            name.parse::<Mutant>().map_err(|error| error.to_string())?;
+        }
         let machines = options.machines();
         for step in &self.steps {
             let known = |target: &Target| match *target {
@@ -474,7 +478,7 @@ fails 10
 snapshot-kb 0
 segment-kb 64
 grace 86400
-mutant disk-acks-early
+mutant early-completion
 t=1.000 mark
 t=12.403 crash n3 keep=torn
 t=12.403001 kill @0
