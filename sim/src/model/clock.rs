@@ -1,7 +1,5 @@
 //! The clocks of one machine, which may be off: [`Clock`].
 
-use std::time::Duration;
-
 use cronclave::time::{Mono, Now, Wall};
 
 /// 2026-11-23T02:00:00Z: when every simulation begins.
@@ -75,13 +73,6 @@ impl Clock {
         let fast = i128::from(self.shown.as_micros()) - i128::from(self.since.as_micros());
         self.ahead = self.skew.saturating_sub(i64::try_from(fast).unwrap_or(i64::MAX));
     }
-
-    /// How far the civil clock is off the true time, without its sign.
-    pub(crate) fn off(&self, at: Mono) -> Duration {
-        let shown = self.now(at).wall;
-        let is = true_wall(at);
-        shown.saturating_since(is).max(is.saturating_since(shown))
-    }
 }
 
 fn saturate(micros: i128) -> u64 {
@@ -90,9 +81,17 @@ fn saturate(micros: i128) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+
+    /// How far the civil clock is off the true time, without its sign.
+    fn off(clock: &Clock, at: Mono) -> Duration {
+        let (shown, is) = (clock.now(at).wall, true_wall(at));
+        shown.saturating_since(is).max(is.saturating_since(shown))
+    }
 
     fn at(seconds: u32) -> Mono {
         MONO_BEGIN + SECOND * seconds
@@ -107,9 +106,9 @@ mod tests {
         assert_eq!(clock.when(clock.mono(at(15)) + Duration::from_micros(1)).as_micros(), {
             at(15).as_micros() + 1
         });
-        assert_eq!(clock.off(at(20)), SECOND);
+        assert_eq!(off(&clock, at(20)), SECOND);
         clock.set_right(at(20));
-        assert_eq!((clock.mono(at(20)), clock.off(at(30))), (at(21), Duration::ZERO));
+        assert_eq!((clock.mono(at(20)), off(&clock, at(30))), (at(21), Duration::ZERO));
     }
 
     #[test]
@@ -117,9 +116,9 @@ mod tests {
         let mut clock = Clock::new(5_000);
         clock.jump(-3_600_000_000);
         assert_eq!(clock.mono(at(3)), at(3));
-        assert_eq!(clock.off(at(3)), SECOND * 3_600 - Duration::from_micros(5_000));
+        assert_eq!(off(&clock, at(3)), SECOND * 3_600 - Duration::from_micros(5_000));
         clock.set_right(at(4));
-        assert_eq!(clock.off(at(4)), Duration::from_micros(5_000));
+        assert_eq!(off(&clock, at(4)), Duration::from_micros(5_000));
     }
 
     #[test]

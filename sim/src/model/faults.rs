@@ -32,7 +32,7 @@ impl Sim {
     pub(super) fn target(&self, target: Target) -> usize {
         match target {
             Target::Host(host) => host,
-            Target::After(place) => (self.marked.unwrap_or(0) + place) % self.options.servers,
+            Target::After(place) => (self.mark.leader.unwrap_or(0) + place) % self.options.servers,
         }
     }
 
@@ -89,28 +89,8 @@ impl Sim {
                 self.net.set_loss(self.options.loss);
                 self.heal(&all);
             }
-            Action::Expect(expect) => self.begin_probe(expect),
+            Action::Expect(expect) => self.expect(expect),
         }
-    }
-
-    /// Takes note of the leader: the one of the highest term that says it leads.
-    fn mark(&mut self) {
-        match self.leader() {
-            Some(index) if index < self.options.servers => self.marked = Some(index),
-            // A plan that a seed made marks whoever leads, if anybody does.
-            Some(_) | None if self.marked_is_needed() => {
-                self.violated("leader at the fault", "no server leads, and the plan marks one");
-            }
-            Some(_) | None => {}
-        }
-    }
-
-    /// Whether an expectation speaks of the marked leader.
-    fn marked_is_needed(&self) -> bool {
-        self.steps.iter().any(|step| {
-            let is_after = |target: &Target| matches!(target, Target::After(_));
-            matches!(step.action, Action::Expect(_)) && step.action.targets().iter().any(is_after)
-        })
     }
 
     /// The power fails.

@@ -14,6 +14,7 @@
 //! | `links`, `net` | sessions between nodes, and what becomes of packets |
 //! | `process` | processes, which outlive their node |
 //! | `clients`, `probes` | who asks, and what has to come of it |
+//! | `expectations` | what a plan expects at a moment |
 //! | `faults` | what a plan does |
 //! | `ending` | when all is over |
 
@@ -22,6 +23,7 @@ mod clients;
 pub(crate) mod clock;
 mod disk;
 mod ending;
+mod expectations;
 mod faults;
 mod host;
 pub(crate) mod links;
@@ -223,7 +225,10 @@ pub(crate) struct Sim {
     net: Net,
     /// From whom each machine's sessions hang.
     hung: Vec<Vec<bool>>,
-    marked: Option<usize>,
+    /// What was there at the plan's last mark.
+    mark: expectations::Mark,
+    /// Whether an expectation speaks of what nodes tell.
+    hears_events: bool,
     due: Vec<(Mono, Event)>,
     sent: Vec<Sent>,
     control: Vec<Control>,
@@ -276,7 +281,8 @@ impl Sim {
             end: MONO_BEGIN + plan.end,
             now: MONO_BEGIN,
             machines,
-            marked: None,
+            mark: expectations::Mark::default(),
+            hears_events: expectations::hears_events(plan),
             due: Vec::new(),
             sent: Vec::new(),
             control: Vec::new(),

@@ -56,7 +56,7 @@ impl fmt::Display for Target {
 }
 
 /// Targets with commas between them.
-struct List<'a>(&'a [Target]);
+pub(super) struct List<'a>(pub(super) &'a [Target]);
 
 impl fmt::Display for List<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -124,11 +124,7 @@ impl fmt::Display for Action {
             Self::Leave(target) => write!(f, "leave {target}"),
             Self::Heal(targets) => write!(f, "heal {}", List(targets)),
             Self::HealAll => f.write_str("heal all"),
-            Self::Expect(Expect::Progress(targets)) => {
-                write!(f, "expect progress {}", List(targets))
-            }
-            Self::Expect(Expect::Still(targets)) => write!(f, "expect still {}", List(targets)),
-            Self::Expect(Expect::Either(targets)) => write!(f, "expect either {}", List(targets)),
+            Self::Expect(expect) => write!(f, "expect {expect}"),
         }
     }
 }
@@ -185,7 +181,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_micros((number * 1e6).round() as u64))
 }
 
-fn target(text: &str) -> Result<Target, String> {
+pub(super) fn target(text: &str) -> Result<Target, String> {
     let wanted = || format!("{text:?} is no machine: n1, n2, ... or @0, @1, ...");
     if let Some(number) = text.strip_prefix('n') {
         let number: usize = number.parse().map_err(|_| wanted())?;
@@ -195,11 +191,11 @@ fn target(text: &str) -> Result<Target, String> {
     place.map(Target::After).ok_or_else(wanted)
 }
 
-fn targets(text: &str) -> Result<Vec<Target>, String> {
+pub(super) fn targets(text: &str) -> Result<Vec<Target>, String> {
     text.split(',').map(target).collect()
 }
 
-fn number<T: FromStr>(text: &str) -> Result<T, String> {
+pub(super) fn number<T: FromStr>(text: &str) -> Result<T, String> {
     text.parse().map_err(|_| format!("{text:?} is no number that fits here"))
 }
 
@@ -252,9 +248,7 @@ impl FromStr for Action {
             ["leave", host] => Self::Leave(target(host)?),
             ["heal", "all"] => Self::HealAll,
             ["heal", hosts] => Self::Heal(targets(hosts)?),
-            ["expect", "progress", hosts] => Self::Expect(Expect::Progress(targets(hosts)?)),
-            ["expect", "still", hosts] => Self::Expect(Expect::Still(targets(hosts)?)),
-            ["expect", "either", hosts] => Self::Expect(Expect::Either(targets(hosts)?)),
+            ["expect", ref what @ ..] => Self::Expect(Expect::parse(what)?),
             _ => return Err(format!("{text:?} is no action that a plan knows")),
         })
     }
@@ -316,7 +310,7 @@ impl FromStr for Range {
 impl Options {
     /// Every option with its value, in the order in which they are printed.
     pub fn pairs(&self) -> Vec<(String, String)> {
-        let pairs: [(&str, &dyn fmt::Display); 22] = [
+        let pairs: [(&str, &dyn fmt::Display); 23] = [
             ("seed", &self.seed),
             ("servers", &self.servers),
             ("agents", &self.agents),
@@ -333,6 +327,7 @@ impl Options {
             ("rest", &self.rest),
             ("jobs", &self.jobs),
             ("reads", &self.reads),
+            ("job-bytes", &self.job_bytes),
             ("period", &self.period),
             ("run", &self.run),
             ("fails", &self.fails),
@@ -367,6 +362,7 @@ impl Options {
             "rest" => self.rest = value.parse().map_err(told)?,
             "jobs" => self.jobs = number(value).map_err(told)?,
             "reads" => self.reads = number(value).map_err(told)?,
+            "job-bytes" => self.job_bytes = number(value).map_err(told)?,
             "period" => self.period = number(value).map_err(told)?,
             "run" => self.run = value.parse().map_err(told)?,
             "fails" => self.fails = number(value).map_err(told)?,
@@ -397,6 +393,9 @@ impl Plan {
             if value > 1_000_000 {
                 return Err(format!("{name} {value}: at most 1000000, parts in a million"));
             }
+        }
+        if options.job_bytes > 500_000 {
+            return Err("job-bytes: at most 500000".to_owned());
         }
         if options.jobs == 0 || options.period == 0 || options.segment_kb < 8 {
             return Err("jobs and period are at least 1, segment-kb at least 8".to_owned());
@@ -443,10 +442,8 @@ impl Action {
             | Self::Hang(a, b)
             | Self::Break(a, b) => vec![*a, *b],
             Self::Partition(blocks) => blocks.concat(),
-            Self::Heal(targets)
-            | Self::Expect(
-                Expect::Progress(targets) | Expect::Still(targets) | Expect::Either(targets),
-            ) => targets.clone(),
+            Self::Heal(targets) => targets.clone(),
+            Self::Expect(expect) => expect.targets(),
         }
     }
 }
@@ -472,6 +469,7 @@ clients 2
 rest 100000..400000us
 jobs 8
 reads 40
+job-bytes 0
 period 1
 run 5000..400000us
 fails 10
@@ -514,6 +512,7 @@ t=21.000 heal all
 t=22.000 expect progress @1,@2
 t=22.000 expect still n1
 t=22.000 expect either n1
+t=22.000 expect event @0 DiskFull
 t=30.000 end
 ";
 
@@ -523,7 +522,7 @@ t=30.000 end
         assert_eq!(plan.to_string(), TEXT);
         assert_eq!(plan.options.servers, 5);
         assert_eq!(plan.end, Duration::from_secs(30));
-        assert_eq!(plan.steps.len(), 34);
+        assert_eq!(plan.steps.len(), 35);
     }
 
     #[test]
