@@ -15,6 +15,8 @@
 //! | `trace` | all inputs and outputs of a run, as one number |
 //! | `mailbox` | a queue between two tasks of madsim |
 //! | [`check`] | what has to hold |
+//! | `campaign` | many seeds, and whether they are a proof |
+//! | `shrink` | a plan that fails, made as small as it goes |
 //! | [`story`] | what happened, for people |
 //! | [`mutant`], [`mutants`] | faults that are planted on purpose, and who has to find them |
 //!
@@ -26,6 +28,8 @@ compile_error!(
      environment replaces what that file says; unset it, or add `--cfg madsim` to it"
 );
 
+#[cfg(all(feature = "sim", madsim))]
+pub mod campaign;
 pub mod check;
 mod draws;
 mod heap;
@@ -34,6 +38,8 @@ pub mod mutant;
 pub mod mutants;
 pub mod plan;
 pub mod run;
+#[cfg(all(feature = "sim", madsim))]
+pub mod shrink;
 pub mod story;
 mod trace;
 
@@ -41,11 +47,3 @@ mod trace;
 mod madsim_world;
 #[cfg(all(feature = "sim", madsim))]
 mod mailbox;
-/// x
-pub fn model_telling(t: Option<&str>) -> model::Telling {
-    match t {
-        None => model::Telling::Nothing,
-        Some("full") => model::Telling::Full,
-        Some(_) => model::Telling::Short,
-    }
-}

@@ -73,6 +73,14 @@ impl Clock {
         let fast = i128::from(self.shown.as_micros()) - i128::from(self.since.as_micros());
         self.ahead = self.skew.saturating_sub(i64::try_from(fast).unwrap_or(i64::MAX));
     }
+
+    /// How far the civil clock is off the true time, without its sign.
+    #[cfg(test)]
+    fn off(&self, at: Mono) -> std::time::Duration {
+        let shown = self.now(at).wall;
+        let is = true_wall(at);
+        shown.saturating_since(is).max(is.saturating_since(shown))
+    }
 }
 
 fn saturate(micros: i128) -> u64 {
@@ -81,17 +89,10 @@ fn saturate(micros: i128) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use std::time::Duration;
 
-    use super::*;
-
     const SECOND: Duration = Duration::from_secs(1);
-
-    /// How far the civil clock is off the true time, without its sign.
-    fn off(clock: &Clock, at: Mono) -> Duration {
-        let (shown, is) = (clock.now(at).wall, true_wall(at));
-        shown.saturating_since(is).max(is.saturating_since(shown))
-    }
 
     fn at(seconds: u32) -> Mono {
         MONO_BEGIN + SECOND * seconds
@@ -106,9 +107,9 @@ mod tests {
         assert_eq!(clock.when(clock.mono(at(15)) + Duration::from_micros(1)).as_micros(), {
             at(15).as_micros() + 1
         });
-        assert_eq!(off(&clock, at(20)), SECOND);
+        assert_eq!(clock.off(at(20)), SECOND);
         clock.set_right(at(20));
-        assert_eq!((clock.mono(at(20)), off(&clock, at(30))), (at(21), Duration::ZERO));
+        assert_eq!((clock.mono(at(20)), clock.off(at(30))), (at(21), Duration::ZERO));
     }
 
     #[test]
@@ -116,9 +117,9 @@ mod tests {
         let mut clock = Clock::new(5_000);
         clock.jump(-3_600_000_000);
         assert_eq!(clock.mono(at(3)), at(3));
-        assert_eq!(off(&clock, at(3)), SECOND * 3_600 - Duration::from_micros(5_000));
+        assert_eq!(clock.off(at(3)), SECOND * 3_600 - Duration::from_micros(5_000));
         clock.set_right(at(4));
-        assert_eq!(off(&clock, at(4)), Duration::from_micros(5_000));
+        assert_eq!(clock.off(at(4)), Duration::from_micros(5_000));
     }
 
     #[test]
