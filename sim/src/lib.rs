@@ -14,6 +14,7 @@
 //! | `draws` | chance, in streams that do not disturb each other |
 //! | `trace` | all inputs and outputs of a run, as one number |
 //! | `mailbox` | a queue between two tasks of madsim |
+//! | `both` | a plan in both worlds, which have to agree |
 //! | [`check`] | what has to hold |
 //! | `campaign` | many seeds, and whether they are a proof |
 //! | `shrink` | a plan that fails, made as small as it goes |
@@ -28,6 +29,8 @@ compile_error!(
      environment replaces what that file says; unset it, or add `--cfg madsim` to it"
 );
 
+#[cfg(all(feature = "sim", madsim))]
+pub mod both;
 #[cfg(all(feature = "sim", madsim))]
 pub mod campaign;
 pub mod check;

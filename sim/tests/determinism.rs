@@ -1,12 +1,10 @@
 //! A run is a pure function of its plan, in this process and in any other.
 
-mod support;
-
 use std::process::Command;
 
+use cronclave_sim::both::WORLDS;
 use cronclave_sim::plan::{Plan, generate};
 use cronclave_sim::run::{Look, World, run};
-use support::WORLDS;
 
 /// Fewer turns than this would mean that the cluster did nothing.
 const TURNS_MIN: u64 = 2_000;

@@ -5,17 +5,16 @@
 //! power of T servers at once, restarts them, takes the power of T + 1, restarts one (which is
 //! enough), then the rest; once the leader is among them, and once it is not.
 
-mod support;
-
 use std::collections::BTreeSet;
 
-use cronclave_sim::plan::{Action, Expect, Plan};
+use cronclave_sim::both;
+use cronclave_sim::plan::{Action, Expect};
 
 const DIRECTORY: &str = "scenarios/quorum";
 
 fn size(size: usize) {
     for name in plans(size) {
-        support::replay(DIRECTORY, &name);
+        assert_eq!(both::replay(DIRECTORY, &name), Ok(()));
     }
 }
 
@@ -63,13 +62,11 @@ fn seven_servers() {
 #[test]
 fn every_plan_loses_as_many_as_the_table_says() {
     let listed: BTreeSet<String> = (1..=7).flat_map(plans).collect();
-    assert_eq!(support::names(DIRECTORY), listed);
+    assert_eq!(both::names(DIRECTORY).expect("it is there"), listed);
     for size in 1..=7 {
         let tolerated = size - (size / 2 + 1);
         for name in plans(size) {
-            let path = support::directory(DIRECTORY).join(&name).with_extension("plan");
-            let text = std::fs::read_to_string(path).expect("it is listed");
-            let plan: Plan = text.parse().expect("its test replays it");
+            let plan = both::read(DIRECTORY, &name).expect("it is a plan");
             assert_eq!(plan.options.servers, size, "{name}");
             let crashes = plan.steps.iter().filter(|step| matches!(step.action, Action::Crash(..)));
             assert_eq!(crashes.count(), tolerated + tolerated + 1, "{name}");

@@ -1,9 +1,9 @@
 //! Scenarios: plans that are written by hand, each for one thing that is promised. Why is told in
 //! each file of `sim/scenarios/`.
 
-mod support;
-
 use std::collections::BTreeSet;
+
+use cronclave_sim::both;
 
 /// One test for each file.
 macro_rules! scenarios {
@@ -12,7 +12,7 @@ macro_rules! scenarios {
         $(
             #[test]
             fn $name() {
-                support::replay("scenarios", stringify!($name));
+                assert_eq!(both::replay("scenarios", stringify!($name)), Ok(()));
             }
         )*
     };
@@ -48,5 +48,5 @@ scenarios! {
 #[test]
 fn every_scenario_has_its_test() {
     let listed: BTreeSet<String> = NAMES.iter().map(|&name| name.to_owned()).collect();
-    assert_eq!(support::names("scenarios"), listed);
+    assert_eq!(both::names("scenarios").expect("it is there"), listed);
 }

@@ -47,3 +47,10 @@ pub struct Verdict {
     /// What does not hold, each as a sentence.
     pub violations: Vec<String>,
 }
+
+impl Verdict {
+    /// Whether something was compared and all of it holds.
+    pub fn is_green(&self) -> bool {
+        self.comparisons > 0 && self.violations.is_empty()
+    }
+}

@@ -37,6 +37,8 @@ pub(super) enum Asker {
     Client(usize),
     /// A probe.
     Probe(usize),
+    /// Whoever expects a server to name no leader.
+    Leaderless,
     /// Nobody.
     Nobody,
 }
@@ -176,6 +178,7 @@ impl Sim {
                 self.after(rests, Event::Client(client));
             }
             Asker::Probe(probe) => self.probe_answered(probe, via, is_write, answer),
+            Asker::Leaderless => self.status_answered(via, answer),
             Asker::Nobody => {}
         }
     }

@@ -16,7 +16,16 @@ use crate::story::What;
 const DRAIN: Duration = Duration::from_secs(1);
 
 impl Sim {
-    pub(super) fn step(&mut self, number: usize) {
+    /// Steps of one time are done in the order of the plan, whichever of them a world has come
+    /// first.
+    pub(super) fn on_step(&mut self, number: usize) {
+        while self.steps_done <= number {
+            self.steps_done += 1;
+            self.step(self.steps_done - 1);
+        }
+    }
+
+    fn step(&mut self, number: usize) {
         let step = self.steps[number].clone();
         if self.layer.spares_faults() && step.action.is_fault() {
             return;
@@ -73,6 +82,7 @@ impl Sim {
             }
             Action::Break(a, b) => self.break_sessions(self.target(*a), self.target(*b)),
             Action::Loss(ppm) => self.net.set_loss(*ppm),
+            Action::Rest(rest) => self.options.rest = *rest,
             Action::Pause(target) => {
                 let host = self.target(*target);
                 self.machines[host].is_paused = self.machines[host].host.is_some();

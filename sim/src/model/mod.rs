@@ -219,6 +219,8 @@ pub struct Counts {
 pub(crate) struct Sim {
     options: Options,
     steps: Vec<Step>,
+    /// How many of them are done.
+    steps_done: usize,
     end: Mono,
     now: Mono,
     machines: Vec<Machine>,
@@ -278,6 +280,7 @@ impl Sim {
             story: witness::story(plan),
             options,
             steps: plan.steps.clone(),
+            steps_done: 0,
             end: MONO_BEGIN + plan.end,
             now: MONO_BEGIN,
             machines,
@@ -366,7 +369,7 @@ impl Sim {
         }
         self.events += 1;
         match event {
-            Event::Step(number) => self.step(number),
+            Event::Step(number) => self.on_step(number),
             Event::Turn { host, .. } => self.on_turn(host),
             Event::Wake { host, at, .. } => self.on_wake(host, at),
             Event::Packet { from, to, packet } => self.on_packet(from, to, packet),

@@ -37,6 +37,7 @@ pub(super) enum Wanted {
     Still,
     Either,
     Full,
+    Writes,
 }
 
 /// What came of the requests to one server.
@@ -91,7 +92,7 @@ impl Probes {
     /// Whether others were asked meanwhile who may have worked.
     fn works_elsewhere(&self, than: usize) -> bool {
         let since = self.all[than].since;
-        let may_work = |wanted| matches!(wanted, Wanted::Progress | Wanted::Either);
+        let may_work = |wanted| !matches!(wanted, Wanted::Still | Wanted::Full);
         let meanwhile = |probe: &Probe| probe.judged_at.is_none_or(|at| at > since);
         let works = |probe: &Probe| may_work(probe.wanted) && meanwhile(probe);
         self.all.iter().enumerate().any(|(at, probe)| at != than && works(probe))
@@ -102,7 +103,7 @@ impl Sim {
     pub(super) fn begin_probe(&mut self, wanted: Wanted, targets: &[Target]) {
         let hosts: Vec<usize> = targets.iter().map(|&target| self.target(target)).collect();
         let (wants, every) = match wanted {
-            Wanted::Still | Wanted::Full => {
+            Wanted::Still | Wanted::Full | Wanted::Writes => {
                 (STILL_ATTEMPTS * hosts.len(), STILL_EVERY / count(&hosts))
             }
             Wanted::Progress | Wanted::Either => {
@@ -110,28 +111,30 @@ impl Sim {
                 (PROGRESS_ATTEMPTS, PROGRESS_SPAN / each)
             }
         };
-        if wanted == Wanted::Still {
-            self.no_leader_among(&hosts);
-        }
         let (since, starts) = (self.now, self.starts);
         let tallies = BTreeMap::new();
         let judged_at = None;
         let probe =
             Probe { wanted, hosts, since, made: 0, wants, every, tallies, starts, judged_at };
+        if wanted == Wanted::Still {
+            probe.hosts.iter().for_each(|&host| self.ask_for_leader(host));
+        }
         self.probes.all.push(probe);
         self.after(Duration::ZERO, Event::Probe(self.probes.all.len() - 1));
     }
 
-    /// Servers without a quorum, whose lease is over, name no leader.
-    fn no_leader_among(&mut self, hosts: &[usize]) {
-        for &index in hosts {
-            let Some(host) = &self.machines[index].host else { continue };
-            if let Some(leader) = host.status().leader {
-                let text = format!("n{} names {leader} leader, without a quorum", index + 1);
-                self.violated("stands still", &text);
-            }
+    /// A server without a quorum, whose lease is over, names no leader.
+    fn ask_for_leader(&mut self, index: usize) {
+        self.promises.compared("stands still", 1);
+        self.ask(Asker::Leaderless, index, |_, _| Request::Status);
+    }
+
+    pub(super) fn status_answered(&mut self, index: usize, answer: &Answer) {
+        let Answer::Reply(Reply::Status(status)) = answer else { return };
+        if let Some(leader) = &status.leader {
+            let text = format!("n{} names {leader} leader, without a quorum", index + 1);
+            self.violated("stands still", &text);
         }
-        self.promises.compared("stands still", hosts.len() as u64);
     }
 
     pub(super) fn on_probe(&mut self, number: usize) {
@@ -221,6 +224,11 @@ impl Sim {
                     complaints.push(("full disks", text));
                 }
             }
+            Wanted::Writes => {
+                if written < probe.wants / 2 {
+                    complaints.push(("writes", format!("not every write is granted by {told}")));
+                }
+            }
             Wanted::Either => {}
         }
         if silent > 0 {
@@ -231,6 +239,7 @@ impl Sim {
             Wanted::Progress => self.promises.compared("progress", 1),
             Wanted::Still => self.promises.compared("stands still", 1),
             Wanted::Full => self.promises.compared("full disks", 1),
+            Wanted::Writes => self.promises.compared("writes", 1),
             Wanted::Either => {}
         }
         for (checker, text) in complaints {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Expect;
+use super::{Expect, Range};
 
 /// A machine, by its number or by its place after the leader at the last [`Action::Mark`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -113,6 +113,8 @@ pub enum Action {
     Break(Target, Target),
     /// From here on so many of a million packets are lost.
     Loss(u32),
+    /// From here on a client rests so long between two requests.
+    Rest(Range),
     /// The process stands still; its clocks and its disk go on.
     Pause(Target),
     /// Ends [`Action::Pause`].
@@ -135,6 +137,7 @@ impl Action {
     pub fn is_fault(&self) -> bool {
         match self {
             Self::Mark
+            | Self::Rest(_)
             | Self::Restart(_)
             | Self::Mend(..)
             | Self::Resume(_)

@@ -8,7 +8,7 @@ use crate::check::coverage::Situation;
 
 /// What has to hold.
 ///
-/// The first four are judged by requests to the servers that they name, from their moment on. The
+/// The first five are judged by requests to the servers that they name, from their moment on. The
 /// others are judged at their moment; "since" is since the last [`Action::Mark`](super::Action), or
 /// the start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub enum Expect {
     /// These servers refuse every write for want of space, name a server that has none, and answer
     /// every read.
     Full(Vec<Target>),
+    /// Every write through these servers is granted.
+    Writes(Vec<Target>),
     /// One of these servers leads, by its own word.
     Leader(Vec<Target>),
     /// The node has told of this since: a variant's name of [`cronclave::node::io::Event`].
@@ -45,6 +47,7 @@ impl Expect {
             | Self::Still(targets)
             | Self::Either(targets)
             | Self::Full(targets)
+            | Self::Writes(targets)
             | Self::Leader(targets) => targets.clone(),
             Self::Event(target, _) => vec![*target],
             Self::Starts(_) | Self::NoStarts | Self::Situation(_) | Self::NoSituation(_) => {
@@ -60,6 +63,7 @@ impl Expect {
             ["still", hosts] => Self::Still(targets(hosts)?),
             ["either", hosts] => Self::Either(targets(hosts)?),
             ["full", hosts] => Self::Full(targets(hosts)?),
+            ["writes", hosts] => Self::Writes(targets(hosts)?),
             ["leader", hosts] => Self::Leader(targets(hosts)?),
             ["event", host, name] => Self::Event(target(host)?, name.to_owned()),
             ["starts", count] => Self::Starts(number(count)?),
@@ -84,6 +88,7 @@ impl fmt::Display for Expect {
             Self::Still(targets) => write!(f, "still {}", List(targets)),
             Self::Either(targets) => write!(f, "either {}", List(targets)),
             Self::Full(targets) => write!(f, "full {}", List(targets)),
+            Self::Writes(targets) => write!(f, "writes {}", List(targets)),
             Self::Leader(targets) => write!(f, "leader {}", List(targets)),
             Self::Event(target, name) => write!(f, "event {target} {name}"),
             Self::Starts(count) => write!(f, "starts {count}"),
@@ -109,6 +114,7 @@ mod tests {
             "still n1",
             "either n1,n2",
             "full @0,@1",
+            "writes @0",
             "leader @1,@2",
             "event n3 DiskFull",
             "starts 18",

@@ -114,6 +114,7 @@ impl fmt::Display for Action {
             Self::Hang(from, to) => write!(f, "hang {from} {to}"),
             Self::Break(a, b) => write!(f, "break {a} {b}"),
             Self::Loss(ppm) => write!(f, "loss {ppm}"),
+            Self::Rest(rest) => write!(f, "rest {rest}"),
             Self::Pause(target) => write!(f, "pause {target}"),
             Self::Resume(target) => write!(f, "resume {target}"),
             Self::Clock(target, clock) => match clock {
@@ -242,6 +243,7 @@ impl FromStr for Action {
             ["hang", from, to] => Self::Hang(target(from)?, target(to)?),
             ["break", a, b] => Self::Break(target(a)?, target(b)?),
             ["loss", ppm] => Self::Loss(number(ppm)?),
+            ["rest", range] => Self::Rest(range.parse()?),
             ["pause", host] => Self::Pause(target(host)?),
             ["resume", host] => Self::Resume(target(host)?),
             ["clock", host, what] => Self::Clock(target(host)?, clock(what)?),
@@ -421,7 +423,7 @@ impl Action {
     /// The machines that it names.
     pub fn targets(&self) -> Vec<Target> {
         match self {
-            Self::Mark | Self::Loss(_) | Self::HealAll => Vec::new(),
+            Self::Mark | Self::Loss(_) | Self::Rest(_) | Self::HealAll => Vec::new(),
             Self::Crash(target, _)
             | Self::Kill(target)
             | Self::Stop(target)
@@ -501,6 +503,7 @@ t=16.000 lag n1 n2 0.250
 t=16.000 hang n1 n2
 t=16.000 break n1 n2
 t=16.000 loss 5000
+t=16.000 rest 1000..5000us
 t=17.000 pause n4
 t=18.000 resume n4
 t=18.000 clock n4 jump=-3600000
@@ -522,7 +525,7 @@ t=30.000 end
         assert_eq!(plan.to_string(), TEXT);
         assert_eq!(plan.options.servers, 5);
         assert_eq!(plan.end, Duration::from_secs(30));
-        assert_eq!(plan.steps.len(), 35);
+        assert_eq!(plan.steps.len(), 36);
     }
 
     #[test]
