@@ -1,8 +1,9 @@
 //! One boot of one node, seen from its machine: [`Host`].
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use cronclave::codec::snapshot::SnapshotFile;
 use cronclave::consensus::{Role, SnapshotTask, Status, TaskId};
 use cronclave::driver::{Turn, World, turn};
 use cronclave::id::{Boot, LogIndex, NodeId, RequestId, Term};
@@ -39,6 +40,10 @@ pub(crate) struct Host {
     pub(super) archive: Archive,
     pub(super) tasks: VecDeque<(TaskId, SnapshotTask)>,
     pub(super) is_installing: bool,
+    /// Whether a part of a snapshot has come in that is not installed yet.
+    pub(super) is_receiving: bool,
+    /// Snapshots that another server reads.
+    pub(super) sending: BTreeSet<SnapshotFile>,
     pub(super) open: BTreeMap<RequestId, OpId>,
     request_last: u64,
     /// The deadline of the node, by true time.
@@ -151,6 +156,8 @@ impl Sim {
             archive: Archive::default(),
             tasks: VecDeque::new(),
             is_installing: false,
+            is_receiving: false,
+            sending: BTreeSet::new(),
             open: BTreeMap::new(),
             request_last: 0,
             deadline: None,
@@ -183,6 +190,7 @@ impl Sim {
         let Some(dead) = machine.host.take() else { return };
         self.control.push(super::Control::Down(host));
         self.tell(host, || What::Down { why: why.to_owned() });
+        self.note_broken_off(&dead);
         for op in dead.open.into_values() {
             self.answered(op, &Answer::Lost);
         }
@@ -435,6 +443,7 @@ impl Sim {
             }
             Output::Event(event) => {
                 self.see(&Seen::Event { host: index, event: &event });
+                self.note_told(index, &event);
                 self.tell(index, || What::Event(event.to_string()));
             }
             Output::Stopped => self.end(index),

@@ -14,6 +14,7 @@
 //! | `links`, `net` | sessions between nodes, and what becomes of packets |
 //! | `process` | processes, which outlive their node |
 //! | `clients`, `probes` | who asks, and what has to come of it |
+//! | `expectations` | what a plan expects at a moment |
 //! | `faults` | what a plan does |
 //! | `ending` | when all is over |
 
@@ -22,6 +23,7 @@ mod clients;
 pub(crate) mod clock;
 mod disk;
 mod ending;
+mod expectations;
 mod faults;
 mod host;
 pub(crate) mod links;
@@ -218,13 +220,18 @@ pub struct Counts {
 pub(crate) struct Sim {
     options: Options,
     steps: Vec<Step>,
+    /// How many of them are done.
+    steps_done: usize,
     end: Mono,
     now: Mono,
     machines: Vec<Machine>,
     net: Net,
     /// From whom each machine's sessions hang.
     hung: Vec<Vec<bool>>,
-    marked: Option<usize>,
+    /// What was there at the plan's last mark.
+    mark: expectations::Mark,
+    /// Whether an expectation speaks of what nodes tell.
+    hears_events: bool,
     due: Vec<(Mono, Event)>,
     sent: Vec<Sent>,
     control: Vec<Control>,
@@ -276,10 +283,12 @@ impl Sim {
             story: witness::story(plan),
             options,
             steps: plan.steps.clone(),
+            steps_done: 0,
             end: MONO_BEGIN + plan.end,
             now: MONO_BEGIN,
             machines,
-            marked: None,
+            mark: expectations::Mark::default(),
+            hears_events: expectations::hears_events(plan),
             due: Vec::new(),
             sent: Vec::new(),
             control: Vec::new(),
@@ -373,7 +382,7 @@ impl Sim {
         }
         self.events += 1;
         match event {
-            Event::Step(number) => self.step(number),
+            Event::Step(number) => self.on_step(number),
             Event::Turn { host, .. } => self.on_turn(host),
             Event::Wake { host, at, .. } => self.on_wake(host, at),
             Event::Packet { from, to, packet } => self.on_packet(from, to, packet),
