@@ -140,7 +140,9 @@ impl Node {
         }
         let Some(request) = self.requests.of_command(id) else { return };
         let Some(open) = self.requests.get_mut(request) else { return };
-        open.exposed |= error == ProposeError::Unknown;
+        if error != ProposeError::Unknown {
+            open.undo_attempt();
+        }
         if error == ProposeError::LogFull && !open.exposed {
             return self.answer(request, Reply::Failed(RequestError::LogFull));
         }

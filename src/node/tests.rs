@@ -337,3 +337,24 @@ fn a_leader_whose_store_is_behind_takes_no_results_until_it_has_caught_up() {
     assert!(matches!(bench.write(Write::RunJob(name("a"))), Reply::Written(_)));
     assert_eq!(bench.launched.len(), 1);
 }
+
+#[test]
+fn a_server_that_stops_does_not_say_of_a_proposed_write_that_it_was_not_carried_out() {
+    for (is_proposed, expected) in
+        [(false, RequestError::Stopping), (true, RequestError::Unknown)]
+    {
+        let mut bench = Bench::start();
+        let id = RequestId(99);
+        let request = Request::Write(Write::PutJob(spec("a")));
+        bench.node.push(bench.now, Input::Request { id, request });
+        if is_proposed {
+            bench.node.run(bench.now);
+        }
+        bench.node.push(bench.now, Input::Shutdown { drain: Duration::ZERO });
+        bench.node.run(bench.now);
+        while let Some(output) = bench.node.poll_output() {
+            bench.perform(output);
+        }
+        assert_eq!(bench.error(id), Some(expected));
+    }
+}
