@@ -167,8 +167,8 @@ impl Node {
         match what {
             What::Write { id: command, write } => {
                 if mine {
-                    if let Err(error) = self.propose_write(command, &write) {
-                        self.on_refused(id, Refusal::Failed(error));
+                    if let Err(refusal) = self.propose_write(command, &write) {
+                        self.on_refused(id, refusal);
                     }
                     return true;
                 }
@@ -206,7 +206,7 @@ impl Node {
                 open.undo_attempt();
                 Some(error).filter(|_| !open.exposed)
             }
-            Refusal::NotLeader => {
+            Refusal::NotLeader | Refusal::NotYet => {
                 open.undo_attempt();
                 None
             }
@@ -222,7 +222,7 @@ impl Node {
             false => Some(Refusal::NotLeader),
             true => {
                 self.note_forwarded(id, from);
-                self.propose_write(id, &write).err().map(Refusal::Failed)
+                self.propose_write(id, &write).err()
             }
         };
         if let Some(refusal) = refusal {

@@ -358,3 +358,22 @@ fn a_server_that_stops_does_not_say_of_a_proposed_write_that_it_was_not_carried_
         assert_eq!(bench.error(id), Some(expected));
     }
 }
+
+/// What was due of a job leaves its rows before the job has other times.
+#[test]
+fn a_change_of_a_job_does_not_overtake_what_is_due() {
+    let scheduled = |schedule: &str| {
+        Arc::new(JobSpec { schedule: schedule.to_owned(), ..(*spec("a")).clone() })
+    };
+    let mut bench = Bench::start();
+    bench.write(Write::PutJob(scheduled("@every 10s")));
+    let clock = bench.now;
+    let time = Duration::from_secs(35);
+    bench.now = Now { mono: clock.mono + time, wall: clock.wall + time };
+    // The change comes in the turn in which all of it falls due.
+    let changed = bench.write(Write::PutJob(scheduled("@every 1h")));
+    assert!(matches!(changed, Reply::Written(_)));
+    assert_eq!(bench.launched.len(), 3);
+    bench.pass(Duration::from_secs(20));
+    assert_eq!(bench.launched.len(), 3);
+}
