@@ -3,8 +3,8 @@
 //!
 //! A fault around the node is a layer ([`Mutant`]), and is simulated in this process; one inside
 //! the node or inside openraft is a patch ([`patch`]), and is built apart ([`build`]) and run as a
-//! program ([`program`]). The simulator without a mutant runs first and has to be green, and what is
-//! found at a seed that is not green without the mutant is not its doing.
+//! program ([`program`]). The simulator without a mutant runs first and has to be green, and what
+//! is found at a seed that is not green without the mutant is not its doing.
 //!
 //! A mutant has 200 seeds, or 60 seconds of one core if these are more, to be found in. One that
 //! survives fails the whole, and so does one that was found by others than were named for it: they
