@@ -356,8 +356,18 @@ impl Sim {
         }
     }
 
+    /// The line of an action with the machines' numbers in it.
+    fn in_numbers(&self, action: &Action) -> String {
+        let numbered = |word: &str| match word.parse::<Target>() {
+            Ok(target) => Target::Host(self.target(target)).to_string(),
+            Err(_) => word.to_owned(),
+        };
+        let words = |part: &str| part.split(',').map(numbered).collect::<Vec<_>>().join(",");
+        action.to_string().split(' ').map(words).collect::<Vec<_>>().join(" ")
+    }
+
     fn tell_fault(&mut self, host: Option<usize>, action: &Action) {
-        let text = action.to_string();
+        let text = self.in_numbers(action);
         self.tell_at(host, || What::Fault(text));
     }
 }

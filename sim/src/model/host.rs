@@ -145,6 +145,7 @@ impl Sim {
             Ok(node) => node,
             Err(error) => return self.fail_to_boot(host, &error.to_string()),
         };
+        self.ids.insert((id, host));
         self.tell(host, || What::Up { boot: boots });
         self.machines[host].host = Some(Box::new(Host {
             id,
@@ -326,8 +327,8 @@ impl Sim {
         if let Some(host) = &mut self.machines[index].host {
             host.node = Some(node);
         }
-        let is_news =
-            (before.role, before.term, before.leader) != (shown.role, shown.term, shown.leader);
+        let is_news = self.options.is_server(index)
+            && (before.role, before.term, before.leader) != (shown.role, shown.term, shown.leader);
         if is_news {
             let leader = shown.leader.and_then(|id| self.host_with_id(id));
             self.tell(index, || What::Stands {

@@ -34,17 +34,18 @@ mod process;
 mod snapshots;
 mod witness;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use cronclave::codec::snapshot::History;
 use cronclave::consensus::{SnapshotTask, TaskId};
-use cronclave::id::{ClusterId, ExecutionId};
+use cronclave::id::{ClusterId, ExecutionId, NodeId};
 use cronclave::time::Mono;
 
 use self::clients::Clients;
 use self::clock::MONO_BEGIN;
 use self::links::Packet;
-use self::machine::Machine;
+use self::machine::{Machine, host_name};
 use self::net::Net;
 use self::probes::Probes;
 pub(crate) use self::witness::Promises;
@@ -247,6 +248,8 @@ pub(crate) struct Sim {
     story: Story,
     traced: Option<Trace>,
     serial: u64,
+    /// The ids that nodes had, and on which machines.
+    ids: BTreeSet<(NodeId, usize)>,
     events: u64,
     turns: u64,
     packets: u64,
@@ -293,6 +296,7 @@ impl Sim {
             telling,
             traced: traced.then(Trace::default),
             serial: 0,
+            ids: BTreeSet::new(),
             events: 0,
             turns: 0,
             packets: 0,
@@ -339,6 +343,15 @@ impl Sim {
     /// What happened, for people.
     pub(crate) fn into_story(self) -> Story {
         self.story
+    }
+
+    /// The ids that nodes had, each in both ways in which it is written, with their machines' names.
+    pub(crate) fn names(&self) -> Vec<(String, String)> {
+        let both = |(id, host): &(NodeId, usize)| {
+            let name = host_name(*host);
+            [(format!("{id:?}"), name.clone()), (id.to_string(), name)]
+        };
+        self.ids.iter().flat_map(both).collect()
     }
 
     /// What was counted.

@@ -143,6 +143,9 @@ impl Sim {
     }
 
     fn show_snapshot(&mut self, index: usize) {
+        if self.layer.loses_snapshots() {
+            return;
+        }
         if let Some(newest) = self.machines[index].snapshots.newest() {
             self.see(&Seen::Snapshot { host: index, index: newest.index() });
         }

@@ -182,6 +182,14 @@ fn seconds(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_micros((number * 1e6).round() as u64))
 }
 
+impl FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        target(text)
+    }
+}
+
 pub(super) fn target(text: &str) -> Result<Target, String> {
     let wanted = || format!("{text:?} is no machine: n1, n2, ... or @0, @1, ...");
     if let Some(number) = text.strip_prefix('n') {
