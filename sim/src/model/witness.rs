@@ -99,17 +99,24 @@ pub(super) fn checkers(plan: &Plan) -> Checkers {
 /// as the best clocks, as long as most are well.
 fn early_max(plan: &Plan) -> Duration {
     let options = &plan.options;
+    let is_off =
+        |action: &Action| matches!(action, Action::Clock(_, clock) if *clock != Clock::Well);
     let spoilt: BTreeSet<Target> = plan
         .steps
         .iter()
-        .filter(|step| matches!(step.action, Action::Clock(_, clock) if clock != Clock::Well))
+        .filter(|step| is_off(&step.action))
         .flat_map(|step| step.action.targets())
         .collect();
     let skew = Duration::from_millis(u64::from(options.skew) * 2 + 50);
     let tolerated = options.servers - (options.servers / 2 + 1);
+    let changes = || plan.steps.iter().filter(|step| is_off(&step.action));
+    let jumps_once = changes().count() == 1
+        && changes().all(|step| matches!(step.action, Action::Clock(_, Clock::Jump(_))));
     match spoilt.len() {
         0 => skew,
-        // A leader's clock that runs fast or jumps is followed until it is seen to be off.
+        // The lower median of a quorum is one of the others', and a leader does not follow a jump.
+        1 if jumps_once && tolerated >= 1 => skew,
+        // A leader's clock that runs fast is followed until it is seen to be off.
         count if count <= tolerated => skew + CLOCK_OFF_MAX,
         _ => CLOCK_FREE,
     }
