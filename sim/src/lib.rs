@@ -16,6 +16,7 @@
 //! | [`ledger`] | what was started, seen from outside the cluster |
 //! | [`check`] | what has to hold |
 //! | [`story`] | what happened, for people |
+//! | [`lattice`] | every crash set, partition and lost disk of small clusters |
 //! | [`mutant`], [`mutants`] | faults that are planted on purpose, and who has to find them |
 //! | `verdict` | whether a cluster works, stands still, and has lost nothing |
 //!
@@ -30,6 +31,7 @@ compile_error!(
 pub mod check;
 mod draws;
 mod heap;
+pub mod lattice;
 pub mod ledger;
 mod model;
 pub mod mutant;

@@ -35,6 +35,7 @@ const NAMES: usize = 40;
 enum Wanted {
     Progress,
     Still,
+    ReadOnly,
     Either,
 }
 
@@ -74,7 +75,9 @@ impl Probes {
     }
 
     fn works_elsewhere(&self, than: usize) -> bool {
-        let works = |probe: &Probe| probe.wanted != Wanted::Still && !probe.is_judged;
+        let works = |probe: &Probe| {
+            matches!(probe.wanted, Wanted::Progress | Wanted::Either) && !probe.is_judged
+        };
         self.all.iter().enumerate().any(|(at, probe)| at != than && works(probe))
     }
 }
@@ -84,11 +87,14 @@ impl Sim {
         let (wanted, targets) = match expect {
             Expect::Progress(targets) => (Wanted::Progress, targets),
             Expect::Still(targets) => (Wanted::Still, targets),
+            Expect::ReadOnly(targets) => (Wanted::ReadOnly, targets),
             Expect::Either(targets) => (Wanted::Either, targets),
         };
         let hosts: Vec<usize> = targets.iter().map(|&target| self.target(target)).collect();
         let (wants, every) = match wanted {
-            Wanted::Still => (STILL_ATTEMPTS * hosts.len(), STILL_EVERY / count(&hosts)),
+            Wanted::Still | Wanted::ReadOnly => {
+                (STILL_ATTEMPTS * hosts.len(), STILL_EVERY / count(&hosts))
+            }
             Wanted::Progress | Wanted::Either => {
                 let each = u32::try_from(PROGRESS_ATTEMPTS).expect("a small number");
                 (PROGRESS_ATTEMPTS, PROGRESS_SPAN / each)
@@ -191,8 +197,9 @@ impl Sim {
                     complaints.push(("progress", format!("nothing is started by {told}")));
                 }
             }
-            Wanted::Still => {
-                if written + read > 0 {
+            Wanted::Still | Wanted::ReadOnly => {
+                let granted = written + if wanted == Wanted::Still { read } else { 0 };
+                if granted > 0 {
                     let text = format!("without a quorum something is granted by {told}");
                     complaints.push(("stands still", text));
                 }
@@ -209,7 +216,7 @@ impl Sim {
         self.promises.compared("answers", 1);
         match wanted {
             Wanted::Progress => self.promises.compared("progress", 1),
-            Wanted::Still => self.promises.compared("stands still", 1),
+            Wanted::Still | Wanted::ReadOnly => self.promises.compared("stands still", 1),
             Wanted::Either => {}
         }
         for (checker, text) in complaints {

@@ -78,6 +78,9 @@ pub enum Expect {
     /// These servers have none: they name no leader, acknowledge and answer nothing, and nothing
     /// starts.
     Still(Vec<Target>),
+    /// Too few disks have room: these servers acknowledge no write, and nothing starts. They may
+    /// name a leader and answer reads.
+    ReadOnly(Vec<Target>),
     /// Safe either way: what is acknowledged is checked as ever, and nothing is asked of progress.
     Either(Vec<Target>),
 }
@@ -101,6 +104,10 @@ pub enum Action {
     Image(Target),
     /// The power fails, and the disk is set back to the image.
     SetBack(Target),
+    /// The power fails, and the disk is taken out. An empty one is in its place.
+    Detach(Target),
+    /// The power fails, and the disk that was taken out is in its place again.
+    Attach(Target),
     /// A bit of the log rots. A node that runs does not notice.
     Rot(Target, Place),
     /// Something befalls the disk.
@@ -151,6 +158,7 @@ impl Action {
             | Self::HealAll
             | Self::Expect(_)
             | Self::Image(_)
+            | Self::Attach(_)
             | Self::Disk(_, Disk::Well)
             | Self::Clock(_, Clock::Well) => false,
             Self::Crash(..)
@@ -158,6 +166,7 @@ impl Action {
             | Self::Stop(_)
             | Self::Wipe(_)
             | Self::SetBack(_)
+            | Self::Detach(_)
             | Self::Rot(..)
             | Self::Disk(..)
             | Self::Cut(..)

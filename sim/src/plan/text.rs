@@ -86,6 +86,8 @@ impl fmt::Display for Action {
             Self::Wipe(target) => write!(f, "wipe {target}"),
             Self::Image(target) => write!(f, "image {target}"),
             Self::SetBack(target) => write!(f, "set-back {target}"),
+            Self::Detach(target) => write!(f, "detach {target}"),
+            Self::Attach(target) => write!(f, "attach {target}"),
             Self::Rot(target, Place::End) => write!(f, "rot {target} end"),
             Self::Rot(target, Place::Middle) => write!(f, "rot {target} middle"),
             Self::Disk(target, disk) => match disk {
@@ -128,6 +130,9 @@ impl fmt::Display for Action {
                 write!(f, "expect progress {}", List(targets))
             }
             Self::Expect(Expect::Still(targets)) => write!(f, "expect still {}", List(targets)),
+            Self::Expect(Expect::ReadOnly(targets)) => {
+                write!(f, "expect read-only {}", List(targets))
+            }
             Self::Expect(Expect::Either(targets)) => write!(f, "expect either {}", List(targets)),
         }
     }
@@ -225,6 +230,8 @@ impl FromStr for Action {
             ["wipe", host] => Self::Wipe(target(host)?),
             ["image", host] => Self::Image(target(host)?),
             ["set-back", host] => Self::SetBack(target(host)?),
+            ["detach", host] => Self::Detach(target(host)?),
+            ["attach", host] => Self::Attach(target(host)?),
             ["rot", host, "end"] => Self::Rot(target(host)?, Place::End),
             ["rot", host, "middle"] => Self::Rot(target(host)?, Place::Middle),
             ["disk", host, what] => Self::Disk(target(host)?, disk(what)?),
@@ -254,6 +261,7 @@ impl FromStr for Action {
             ["heal", hosts] => Self::Heal(targets(hosts)?),
             ["expect", "progress", hosts] => Self::Expect(Expect::Progress(targets(hosts)?)),
             ["expect", "still", hosts] => Self::Expect(Expect::Still(targets(hosts)?)),
+            ["expect", "read-only", hosts] => Self::Expect(Expect::ReadOnly(targets(hosts)?)),
             ["expect", "either", hosts] => Self::Expect(Expect::Either(targets(hosts)?)),
             _ => return Err(format!("{text:?} is no action that a plan knows")),
         })
@@ -430,6 +438,8 @@ impl Action {
             | Self::Wipe(target)
             | Self::Image(target)
             | Self::SetBack(target)
+            | Self::Detach(target)
+            | Self::Attach(target)
             | Self::Rot(target, _)
             | Self::Disk(target, _)
             | Self::Isolate(target, _)
@@ -445,7 +455,10 @@ impl Action {
             Self::Partition(blocks) => blocks.concat(),
             Self::Heal(targets)
             | Self::Expect(
-                Expect::Progress(targets) | Expect::Still(targets) | Expect::Either(targets),
+                Expect::Progress(targets)
+                | Expect::Still(targets)
+                | Expect::ReadOnly(targets)
+                | Expect::Either(targets),
             ) => targets.clone(),
         }
     }
@@ -487,6 +500,8 @@ t=13.000 restart n3
 t=13.500 image n2
 t=14.000 wipe n3
 t=14.000 set-back n2
+t=14.050 detach n2
+t=14.060 attach n2
 t=14.100 rot n1 end
 t=14.200 rot n1 middle
 t=15.000 disk n1 full
@@ -514,6 +529,7 @@ t=21.000 heal all
 t=22.000 expect progress @1,@2
 t=22.000 expect still n1
 t=22.000 expect either n1
+t=22.000 expect read-only n1,n2
 t=30.000 end
 ";
 
@@ -523,7 +539,7 @@ t=30.000 end
         assert_eq!(plan.to_string(), TEXT);
         assert_eq!(plan.options.servers, 5);
         assert_eq!(plan.end, Duration::from_secs(30));
-        assert_eq!(plan.steps.len(), 34);
+        assert_eq!(plan.steps.len(), 37);
     }
 
     #[test]
