@@ -40,6 +40,9 @@ fn wiped(size: usize, all: &mut Vec<Experiment>) {
 
         let mut script = Script::new(format!("D1/n{size}/set-back{set}"), size);
         script.each(set, Action::Image);
+        // Who is set back is known by the boots that it has forgotten.
+        script.each(set, Action::Kill);
+        script.restart(set);
         script.wait(IMAGE_AGE);
         script.each(set, Action::SetBack);
         script.restart(set);
@@ -49,7 +52,7 @@ fn wiped(size: usize, all: &mut Vec<Experiment>) {
 }
 
 /// How old the image is to which a disk is set back.
-const IMAGE_AGE: Duration = Duration::from_millis(200);
+const IMAGE_AGE: Duration = Duration::from_millis(2_000);
 
 /// Every quorum that holds what nobody else does, the leader in it, with each set of those holders
 /// that is not empty and no larger than may be lost.

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cronclave::node::request::{Consistency, Request, Write};
+use cronclave::id::NodeName;
+use cronclave::node::request::{Consistency, Reply, Request, RequestError, Write};
 use cronclave::time::Mono;
 
 use super::clients::{Asker, PATIENCE};
@@ -100,9 +101,6 @@ impl Sim {
                 (PROGRESS_ATTEMPTS, PROGRESS_SPAN / each)
             }
         };
-        if wanted == Wanted::Still {
-            self.no_leader_among(&hosts);
-        }
         let (since, starts) = (self.now, self.starts);
         let tallies = BTreeMap::new();
         let is_judged = false;
@@ -112,16 +110,22 @@ impl Sim {
         self.after(Duration::ZERO, Event::Probe(self.probes.all.len() - 1));
     }
 
-    /// Servers without a quorum, whose lease is over, name no leader.
-    fn no_leader_among(&mut self, hosts: &[usize]) {
-        for &index in hosts {
-            let Some(host) = &self.machines[index].host else { continue };
-            if let Some(leader) = host.status().leader {
-                let text = format!("n{} names {leader} leader, without a quorum", index + 1);
-                self.violated("stands still", &text);
+    /// Servers without a quorum, whose lease is over, name no leader when they are asked.
+    fn ask_who_leads(&mut self, number: usize) {
+        let probe = &self.probes.all[number];
+        if probe.wanted == Wanted::Still {
+            for via in probe.hosts.clone() {
+                self.ask(Asker::Probe(number), via, |_, _| Request::Status);
             }
         }
-        self.promises.compared("stands still", hosts.len() as u64);
+    }
+
+    fn on_leader_named(&mut self, number: usize, via: usize, leader: Option<&NodeName>) {
+        self.promises.compared("stands still", 1);
+        if let (Wanted::Still, Some(leader)) = (self.probes.all[number].wanted, leader) {
+            let text = format!("n{} names {leader} leader, without a quorum", via + 1);
+            self.violated("stands still", &text);
+        }
     }
 
     pub(super) fn on_probe(&mut self, number: usize) {
@@ -131,6 +135,10 @@ impl Sim {
         }
         let made = probe.made;
         probe.made += 1;
+        if made == 0 || probe.made == probe.wants {
+            self.ask_who_leads(number);
+        }
+        let probe = &self.probes.all[number];
         let via = probe.hosts[made % probe.hosts.len()];
         let every = probe.every;
         let is_last = probe.made == probe.wants;
@@ -154,7 +162,9 @@ impl Sim {
         is_write: bool,
         answer: &Answer,
     ) {
-        use cronclave::node::request::{Reply, RequestError};
+        if let Answer::Reply(Reply::Status(status)) = answer {
+            return self.on_leader_named(number, via, status.leader.as_ref());
+        }
         let tally = self.probes.all[number].tallies.entry(via).or_default();
         let of = match answer {
             Answer::Reply(Reply::Failed(
