@@ -3,6 +3,9 @@
 #   make demo                        three servers and an agent on this machine, and a table
 #   make demo-kill                   the same, and its leader is killed now and then
 #   make sim SEED=7 N=100            simulated clusters, N of them from SEED on
+#   make hunt MINUTES=30             seed after seed, under every fault; 2 runs at a time
+#   make lattice                     every crash set, partition and lost disk: docs/quorum.md
+#   make mutants                     planted faults, each of which a checker has to find
 #   make fuzz T=node_inputs S=60     one fuzz target for S seconds (needs cargo-fuzz)
 #   make bench                       what a write costs; bench-peers: beside etcd; bench-failover
 
@@ -11,6 +14,10 @@ SEED ?= 1
 N ?= 20
 T ?= node_inputs
 S ?= 60
+MINUTES ?= 30
+JOBS ?= 2
+SIM = $(CARGO) run --locked --release -q -p cronclave-sim --features sim --
+CHECKED = $(CARGO) build --locked --profile checked -q -p cronclave-sim --features sim
 TARGETS := node_inputs wire_decode log_recover schedule_parse
 WASM := wasm32-unknown-unknown
 # An optimised build of the fuzz targets must not share a directory with the sanitizer's.
@@ -19,7 +26,7 @@ FUZZ_DIR ?= fuzz/target
 SEEDS = fuzz/found/$(T) fuzz/corpus/$(T)
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 
-.PHONY: ci fmt lint core test sim doc shipped fuzz fuzz-asan corpus demo demo-kill bench bench-failover bench-peers
+.PHONY: ci fmt lint core test sim hunt lattice mutants doc shipped fuzz fuzz-asan corpus demo demo-kill bench bench-failover bench-peers
 
 # Offline after `cargo fetch`. Warnings are denied by flags and never by RUSTFLAGS, which would
 # replace the flags of .cargo/config.toml. Cargo.lock is the one that ships: a build that would
@@ -56,6 +63,17 @@ sim:
 	  CRONCLAVE_SIM_SEED=$$seed $(CARGO) test --locked -q -p cronclave-sim --features sim \
 	    || exit 1; \
 	  seed=$$((seed + 1)); done
+
+# Half of the seeds are run by a build with debug assertions too.
+hunt:
+	$(CHECKED)
+	$(SIM) hunt --minutes $(MINUTES) --jobs $(JOBS) --checked target/checked/cronclave-sim
+
+lattice:
+	$(SIM) lattice --jobs $(JOBS) --page docs/quorum.md
+
+mutants:
+	$(SIM) mutants --jobs $(JOBS)
 
 # Private items are documented too, so a link to one leads somewhere.
 doc:

@@ -28,6 +28,8 @@ compile_error!(
      environment replaces what that file says; unset it, or add `--cfg madsim` to it"
 );
 
+#[cfg(all(feature = "sim", madsim))]
+pub mod campaign;
 pub mod check;
 mod draws;
 mod heap;
@@ -38,6 +40,8 @@ pub mod mutant;
 pub mod mutants;
 pub mod plan;
 pub mod run;
+#[cfg(all(feature = "sim", madsim))]
+pub mod shrink;
 pub mod story;
 mod trace;
 
@@ -61,11 +65,3 @@ mod shared;
 pub mod verdict;
 #[cfg(all(feature = "sim", madsim))]
 mod world;
-/// x
-pub fn model_telling(t: Option<&str>) -> model::Telling {
-    match t {
-        None => model::Telling::Nothing,
-        Some("full") => model::Telling::Full,
-        Some(_) => model::Telling::Short,
-    }
-}

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use crate::check::coverage::Coverage;
 use crate::heap::Heap;
+use crate::model::Sim;
 use crate::model::clock::MONO_BEGIN;
-use crate::model::{Counts, Sim, Telling};
+pub use crate::model::{Counts, Telling};
 use crate::plan::Plan;
 use crate::story::{Moment, Story, What};
 

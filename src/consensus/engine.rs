@@ -31,7 +31,7 @@ use super::types::{
 use super::upkeep::Upkeep;
 use crate::codec::record::Recovered;
 use crate::codec::{DecodeError, decode};
-use crate::id::{CommandId, LogIndex, NodeId, WriteId};
+use crate::id::{CommandId, LogIndex, NodeId, Term, WriteId};
 use crate::time::Mono;
 
 /// How many polls one turn may take before something must be wrong.
@@ -469,6 +469,12 @@ impl<M: Machine> Engine<M> {
     /// How it stood at the end of the last turn.
     pub fn status(&self) -> &Status {
         &self.status
+    }
+
+    /// The term of the entry at `index` in the log as Raft sees it, on disk or not yet; `None` if it
+    /// is not there, or purged.
+    pub fn term_at(&self, index: LogIndex) -> Option<Term> {
+        self.store.term_at(index)
     }
 
     /// The replicated state as of [`Status::applied`].

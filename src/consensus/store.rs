@@ -24,7 +24,7 @@ use super::runtime::Instant;
 use super::types::{Entry, LogId, TypeConfig, Vote, index_of, term_of};
 use crate::codec::record::{Doubt, Record, Recovered};
 use crate::codec::{DecodeError, decode, encode};
-use crate::id::{LogIndex, WriteId};
+use crate::id::{LogIndex, Term, WriteId};
 use crate::time::Mono;
 
 /// The log store of one engine. Clones are the same store.
@@ -134,6 +134,11 @@ impl LogStore {
             inner.push(entry, body.len() as u64);
         }
         Ok(Self { inner: Arc::new(Mutex::new(inner)) })
+    }
+
+    /// The term of the entry at `index`, if that is in the log.
+    pub(crate) fn term_at(&self, index: LogIndex) -> Option<Term> {
+        lock(&self.inner).get(index.0).map(|stored| term_of(&stored.entry.log_id))
     }
 
     /// Hands out the open group if it holds anything and none is under way.

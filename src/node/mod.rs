@@ -317,6 +317,12 @@ impl Node {
         &self.raft
     }
 
+    /// The term of the last entry that this server knows to be committed, as its own log has it;
+    /// `None` if it is purged, or this is an agent. For checkers: the log may be ahead of the disk.
+    pub fn committed_term(&self) -> Option<Term> {
+        self.engine.as_ref()?.term_at(self.raft.committed?)
+    }
+
     /// The replicated state as this server has applied it; `None` on an agent.
     pub fn state(&self) -> Option<State> {
         self.engine.as_ref().map(|engine| engine.machine().0)

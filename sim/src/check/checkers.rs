@@ -147,7 +147,9 @@ impl Checkers {
             Seen::Synced { host, write } => self.on_synced(host, write),
             Seen::Snapshot { host, index } => self.on_snapshot(host, index),
             Seen::Down { host, durable, is_wiped } => self.on_down(host, durable, is_wiped),
-            Seen::Status { host, id: _, status } => self.on_status(host, status),
+            Seen::Status { host, id: _, status, committed_term } => {
+                self.on_status(host, status, committed_term);
+            }
             Seen::Event { host, event } => self.on_event(host, event),
             Seen::Asked { op, via, request } => {
                 self.linear.on_asked(op, request);
@@ -477,7 +479,7 @@ impl Checkers {
         }
     }
 
-    fn on_status(&mut self, host: usize, status: &Status) {
+    fn on_status(&mut self, host: usize, status: &Status, committed_term: Option<Term>) {
         let before = self.mirror.brief(host, status);
         let was = before.as_ref().map(|before| (before.role, before.term));
         if was != Some((status.role, status.term)) {
@@ -494,7 +496,8 @@ impl Checkers {
             self.replay(index);
         }
         let machine = self.mirror.machine(host);
-        self.immutable.on_status(&mut self.judge, &self.commits, machine, before.as_ref());
+        let own = (machine, committed_term);
+        self.immutable.on_status(&mut self.judge, &self.commits, own, before.as_ref());
     }
 
     fn on_role(&mut self, host: usize, role: Role, term: Term) {

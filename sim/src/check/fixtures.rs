@@ -248,7 +248,10 @@ impl Cluster {
     }
 
     pub(super) fn say(&mut self, host: usize, status: &Status) {
-        self.see(&Seen::Status { host, id: id(host), status });
+        let own = self.disks[&host].entries.iter();
+        let committed_term =
+            own.filter(|entry| Some(entry.0) == status.committed).map(|entry| entry.1).next_back();
+        self.see(&Seen::Status { host, id: id(host), status, committed_term });
     }
 
     pub(super) fn start(&mut self, id: ExecutionId, job: &str, due: i64, host: usize) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cronclave::codec::record::{Record, Recovered};
 use cronclave::consensus::Status;
-use cronclave::id::{ExecutionId, JobName, LogIndex, NodeId};
+use cronclave::id::{ExecutionId, JobName, LogIndex, NodeId, Term};
 use cronclave::jobs::State;
 use cronclave::jobs::job::{Execution, RunResult};
 use cronclave::node::io::Event;
@@ -73,6 +73,8 @@ pub enum Seen<'a> {
         id: NodeId,
         /// How it stands.
         status: &'a Status,
+        /// The term of the last entry that it knows to be committed, as it stands in its log.
+        committed_term: Option<Term>,
     },
     /// A node has said something.
     Event {

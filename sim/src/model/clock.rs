@@ -1,7 +1,5 @@
 //! The clocks of one machine, which may be off: [`Clock`].
 
-use std::time::Duration;
-
 use cronclave::time::{Mono, Now, Wall};
 
 /// 2026-11-23T02:00:00Z: when every simulation begins.
@@ -77,7 +75,8 @@ impl Clock {
     }
 
     /// How far the civil clock is off the true time, without its sign.
-    pub(crate) fn off(&self, at: Mono) -> Duration {
+    #[cfg(test)]
+    fn off(&self, at: Mono) -> std::time::Duration {
         let shown = self.now(at).wall;
         let is = true_wall(at);
         shown.saturating_since(is).max(is.saturating_since(shown))
@@ -91,6 +90,7 @@ fn saturate(micros: i128) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     const SECOND: Duration = Duration::from_secs(1);
 

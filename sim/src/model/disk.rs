@@ -15,10 +15,18 @@ use crate::check::seen::Seen;
 /// A log that is idle for so long is sealed, as the shell does it.
 const SEAL_AFTER: Duration = Duration::from_millis(100);
 
+/// A group of records, and its number on the machine.
+#[derive(Debug)]
+struct Write {
+    write: WriteId,
+    number: u64,
+    records: Vec<Record>,
+}
+
 /// The thread that writes.
 #[derive(Debug, Default)]
 pub(super) struct Writer {
-    queue: VecDeque<(WriteId, Vec<Record>)>,
+    queue: VecDeque<Write>,
     /// What is being written, and its number on the machine; a seal has no name.
     current: Option<(Option<WriteId>, u64)>,
     /// Whether a sync is on its way.
@@ -36,8 +44,12 @@ impl Sim {
         if self.layer.completes_early() {
             self.give(index, Input::Persisted { write });
         }
+        let machine = &mut self.machines[index];
+        machine.write_last += 1;
+        let number = machine.write_last;
+        self.see(&Seen::Written { host: index, write: number, records: &records });
         if let Some(host) = &mut self.machines[index].host {
-            host.writer.queue.push_back((write, records));
+            host.writer.queue.push_back(Write { write, number, records });
         }
         self.write_next(index);
     }
@@ -59,9 +71,7 @@ impl Sim {
             }
             return;
         }
-        let Some((write, records)) = writer.queue.pop_front() else { return };
-        machine.write_last += 1;
-        let number = machine.write_last;
+        let Some(Write { write, number, records }) = writer.queue.pop_front() else { return };
         writer.current = Some((Some(write), number));
         writer.is_sealed = false;
         let was_full = std::mem::take(&mut writer.told_full);
@@ -69,7 +79,6 @@ impl Sim {
             let reason = error.to_string();
             return self.give(index, Input::DiskFailed { reason });
         }
-        self.see(&Seen::Written { host: index, write: number, records: &records });
         if was_full {
             self.give(index, Input::DiskFree);
         }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cronclave::codec::record::Recovered;
 use cronclave::id::LogIndex;
 use cronclave::jobs::State;
 use cronclave::jobs::history::change::{Order, Query, Select, Sort};
@@ -169,11 +170,10 @@ impl Sim {
 
     /// What is there in the end.
     pub(crate) fn ending(&mut self) -> Ending {
-        let disks = self.machines.iter().enumerate().filter_map(|(index, machine)| {
-            let mut recovered = machine.disk.read().ok()?.recovered;
-            recovered.snapshot = machine.snapshots.newest();
-            Some((index, recovered))
-        });
+        let disks = self.machines.iter_mut().enumerate();
+        let disks: BTreeMap<usize, Recovered> = disks
+            .filter_map(|(index, machine)| Some((index, machine.read_disk_without_power()?)))
+            .collect();
         let lost = self.machines.iter().enumerate().filter(|(_, machine)| machine.lost_disks > 0);
         let lost_disks: BTreeMap<usize, u32> =
             lost.map(|(index, machine)| (index, machine.lost_disks)).collect();
@@ -182,7 +182,7 @@ impl Sim {
         Ending {
             at: self.now,
             wall: self.wall(),
-            disks: disks.collect(),
+            disks,
             may_lose: lost_servers > servers - (servers / 2 + 1),
             lost_disks,
             states: std::mem::take(&mut self.settling.states),

@@ -119,7 +119,7 @@ impl Sim {
     fn crash(&mut self, host: usize, keep: Keep) {
         self.bury(host, "its power fails");
         self.lose_power(host, keep);
-        let recovered = self.machines[host].disk.read().ok().map(|read| read.recovered);
+        let recovered = self.machines[host].read_disk();
         self.show_disk(host, recovered.as_ref(), false);
     }
 
@@ -164,19 +164,12 @@ impl Sim {
         machine.history = found;
         drop(machine.store.take());
         machine.snapshots.crash();
-        let mut after_power_loss = machine.disk.clone();
-        after_power_loss.crash(|_| 0..0);
-        let recovered = after_power_loss.read().ok().map(|read| read.recovered);
+        let recovered = machine.read_disk_without_power();
         self.show_disk(host, recovered.as_ref(), false);
     }
 
     fn show_disk(&mut self, host: usize, recovered: Option<&Recovered>, is_wiped: bool) {
-        // What a snapshot covers is durable as well.
-        let recovered = recovered.cloned().map(|recovered| {
-            let snapshot = self.machines[host].snapshots.newest();
-            Recovered { snapshot, ..recovered }
-        });
-        self.see(&Seen::Down { host, durable: recovered.as_ref(), is_wiped });
+        self.see(&Seen::Down { host, durable: recovered, is_wiped });
     }
 
     fn wipe(&mut self, host: usize) {
@@ -251,7 +244,7 @@ impl Sim {
             let at = usize::try_from(at).expect("an offset in memory");
             machine.disk.rot(segment, at, 1 << self.draws.crash.number(0..=7));
             machine.ill.is_rotten = true;
-            let recovered = self.machines[host].disk.read().ok().map(|read| read.recovered);
+            let recovered = self.machines[host].read_disk();
             // What rotted is lost here; whether it is missed is for the others to say.
             self.show_disk(host, recovered.as_ref(), true);
         }
@@ -277,7 +270,7 @@ impl Sim {
         if failed {
             // The system dropped what could not be synced.
             self.lose_power(host, Keep::Torn);
-            let recovered = self.machines[host].disk.read().ok().map(|read| read.recovered);
+            let recovered = self.machines[host].read_disk();
             self.show_disk(host, recovered.as_ref(), false);
         }
         self.disk_is_well(host);

@@ -304,7 +304,11 @@ impl Sim {
         let id = host.id;
         // Taken out so that what is shown can be lent while the checkers look at it.
         let node = host.node.take().expect("it was there");
-        self.see(&Seen::Status { host: index, id, status: node.raft() });
+        let committed_term = match before.committed == shown.committed {
+            true => None,
+            false => node.committed_term(),
+        };
+        self.see(&Seen::Status { host: index, id, status: node.raft(), committed_term });
         if self.is_settling
             && before.applied != shown.applied
             && let Some(state) = node.state()

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use cronclave::codec::memory_disk::MemoryDisk;
 use cronclave::codec::memory_snapshots::MemorySnapshots;
+use cronclave::codec::record::Recovered;
 use cronclave::codec::snapshot::Origin;
 use cronclave::consensus::LogBounds;
 use cronclave::dispatch::leader::Patience;
@@ -142,6 +143,20 @@ impl Machine {
         self.config.join.extend(join);
         self.config.join.sort();
         self.config.join.dedup();
+    }
+
+    /// What a start would find on the disk, or `None` if it is damaged.
+    pub(crate) fn read_disk(&mut self) -> Option<Recovered> {
+        self.disk.set_snapshot(self.snapshots.newest());
+        self.disk.read().ok().map(|read| read.recovered)
+    }
+
+    /// The same if the power failed now, and took all that was not synced.
+    pub(crate) fn read_disk_without_power(&mut self) -> Option<Recovered> {
+        self.disk.set_snapshot(self.snapshots.newest());
+        let mut disk = self.disk.clone();
+        disk.crash(|_| 0..0);
+        disk.read().ok().map(|read| read.recovered)
     }
 
     pub(crate) fn take_image(&mut self) {

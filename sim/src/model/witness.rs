@@ -151,8 +151,7 @@ impl Sim {
             return;
         }
         let what = what();
-        let is_detail = matches!(what, What::Client(_) | What::Message { .. });
-        if !is_detail || self.telling == Telling::Full {
+        if !what.is_detail() || self.telling == Telling::Full {
             self.story.moments.push(Moment { at: self.now, host, what });
         }
     }

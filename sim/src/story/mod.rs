@@ -62,6 +62,13 @@ pub struct Moment {
     pub what: What,
 }
 
+impl What {
+    /// Whether a short story leaves it out.
+    pub fn is_detail(&self) -> bool {
+        matches!(self, Self::Client(_) | Self::Message { .. })
+    }
+}
+
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
