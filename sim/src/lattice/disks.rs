@@ -91,6 +91,10 @@ pub(super) fn wiped_holders(size: usize, held: Places, lost: Places) -> Experime
     Experiment::within(Kind::D1, size, script)
 }
 
+/// How long it takes to change a disk: as long as a name is another living server's, who comes
+/// under it is refused, and asks again after 5 s.
+const SWAPPED: Duration = Duration::from_secs(2);
+
 /// D2: the disks of one server more than may be lost are taken out, and the servers start on empty
 /// ones: neither they nor the rest elect or found anything. Then each original disk alone is put
 /// back. A lone server with an empty disk cannot be told from a fresh one.
@@ -100,12 +104,15 @@ fn detached(size: usize, all: &mut Vec<Experiment>) {
         for back in set.iter().map(Places::one) {
             let mut script = Script::new(format!("D2/n{size}/{set}/back{back}"), size);
             script.each(set, Action::Detach);
+            script.wait(SWAPPED);
             script.restart(set);
             script.still(everyone);
             script.each(back, Action::Attach);
+            script.wait(SWAPPED);
             script.restart(back);
             script.progress(everyone.without(set).or(back));
             script.each(set.without(back), Action::Attach);
+            script.wait(SWAPPED);
             all.push(Experiment::beyond(Kind::D2, size, script));
         }
     }

@@ -25,6 +25,7 @@
 //! | `sets` | sets of places, partitions |
 //! | `script` | how an experiment is written down |
 //! | `crash`, `partition`, `shapes`, `disks` | the experiments |
+//! | `planted` | the same with a known fault, which has to be noticed where theory says so |
 //! | `run` | runs them: [`run()`] |
 //! | `page` | what was seen, for people: [`page()`] |
 
@@ -32,6 +33,7 @@ mod crash;
 mod disks;
 mod page;
 mod partition;
+mod planted;
 mod run;
 mod script;
 mod sets;
@@ -42,6 +44,7 @@ mod tests;
 use std::collections::BTreeSet;
 
 pub use self::page::page;
+pub use self::planted::Planted;
 pub use self::run::{Failure, Options, Row, Seen, Summary, run};
 use self::script::{Script, hash};
 use crate::plan::Plan;
@@ -233,23 +236,3 @@ fn choose(all: &[Experiment]) -> BTreeSet<String> {
     }
     chosen
 }
-
-/// The experiments that must be red with the mutant `old-identity` and those that must be green
-/// even then, each with whether it must be red: a server whose disk was lost comes back as who it
-/// was, and votes. What is lost by that can be told in advance: together with those who never had
-/// the entry the forgetful ones have to be a quorum. Of four servers, with one that forgets, they
-/// never are.
-fn with_old_identity() -> Vec<(Experiment, bool)> {
-    let of_size = |size| {
-        disks::holders(size).map(move |(held, lost)| {
-            let mut experiment = disks::wiped_holders(size, held, lost);
-            experiment.plan.options.mutant = Some(OLD_IDENTITY.to_owned());
-            experiment.id = format!("{OLD_IDENTITY}/{}", experiment.id);
-            (experiment, disks::would_forget(size, lost))
-        })
-    };
-    (1..=SIZE_MAX).flat_map(of_size).collect()
-}
-
-/// The name of the mutant whose nodes come back as who they were.
-const OLD_IDENTITY: &str = "old-identity";

@@ -1,6 +1,5 @@
 //! What a lattice has shown, as a page: [`page`].
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::run::{Row, Seen, Summary};
@@ -172,36 +171,39 @@ fn of_size(text: &mut String, summary: &Summary, size: usize) {
 }
 
 fn both_directions(text: &mut String, summary: &Summary) {
-    text.push_str(
-        "
-## The other direction
-
-A page of green rows proves nothing by itself. With a known fault planted the same experiments have
-to go red, and stay green where theory says that the fault can do no harm.
-
-With the mutant `old-identity` a server whose disk was lost comes back as who it was, and votes. An
-entry is on exactly a quorum, some of those who hold it lose their disks, and the others are dead:
-who is left is a quorum of forgetful ones if the lost disks and those who never had the entry are
-as many. With 3, 5 or 7 servers one lost disk is enough, with 6 it takes two, and with 4 there is
-no way.
-
-",
-    );
-    let all: BTreeMap<&(usize, bool), &Row> = summary.mutant_rows.iter().collect();
-    if all.is_empty() {
-        text.push_str("It was not run.\n");
+    text.push_str(PLANTED);
+    if summary.planted_rows.is_empty() {
+        text.push_str("None was run.\n");
         return;
     }
-    head(text, &["servers", "has to be", "runs", ""]);
-    for ((size, is_red), row) in all {
+    head(text, &["fault", "servers", "has to be", "runs", ""]);
+    for ((planted, size, is_red), row) in &summary.planted_rows {
         let wanted = if *is_red { "red" } else { "green" };
         let is = match row.red {
             0 => format!("all {wanted}"),
             other => format!("**{other} are not**"),
         };
-        line(text, &[size.to_string(), wanted.to_owned(), row.ran.to_string(), is]);
+        let (name, ran) = (planted.name().to_owned(), row.ran.to_string());
+        line(text, &[name, size.to_string(), wanted.to_owned(), ran, is]);
     }
 }
+
+const PLANTED: &str = "
+## The other direction
+
+A page of green rows proves nothing by itself. With a known fault planted the same experiments have
+to go red, by the verdict that speaks of it, and stay green where theory says that it does no harm.
+
+- `quorum-too-small`, half of the servers are enough: every crash of one more than may be lost (C2)
+  and every split in halves (P2) has to go red by Z or by what is committed without a quorum.
+- `quorum-too-large`, one more than a majority is needed: every crash of as many as may be lost (C1)
+  has to go red by P; one or two servers do not even start.
+- `old-identity`, a server whose disk was lost comes back as who it was, and votes (D1). An entry is
+  on exactly a quorum, some of those who hold it lose their disks, and the other holders are dead:
+  the forgetful ones and those who never had the entry elect if together they are a quorum. With 3,
+  5 or 7 servers one lost disk is enough, with 6 it takes two, and with 4 there is no way.
+
+";
 
 const SHAPES: &str = "
 ## The limits of partial networks

@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Experiment, Kind, Slice, experiments, with_old_identity};
+use super::{Experiment, Kind, Planted, Slice, experiments};
+use crate::mutants::program::Program;
 use crate::plan::{Action, Expect, Plan};
 use crate::run::{Look, Report, World};
+use crate::shrink::run_safely;
 
 /// How many experiments are told of at once.
 const TELL_EVERY: usize = 100;
@@ -24,13 +25,15 @@ pub struct Options {
     pub slice: Slice,
     /// Only experiments whose id begins so; of those of a mutant the mutant's name comes first.
     pub only: Option<String>,
-    /// Whether it is also run with the mutant that has to make it red.
-    pub mutants: bool,
+    /// Which known faults it is run with beside, which have to make it red.
+    pub planted: Vec<Planted>,
+    /// The root of the workspace, from which those faults that are patches are built.
+    pub workspace: PathBuf,
     /// In which world.
     pub world: World,
     /// How many runs go on at a time, at least 1.
     pub jobs: usize,
-    /// Where plans of red experiments are put.
+    /// Where plans of red experiments are put, and those that a program is given.
     pub plans: PathBuf,
 }
 
@@ -116,8 +119,8 @@ pub struct Failure {
 pub struct Summary {
     /// By size, kind, and whether more was lost than may be.
     pub rows: BTreeMap<(usize, Kind, bool), Row>,
-    /// With the mutant `old-identity`, by size and whether it has to be red.
-    pub mutant_rows: BTreeMap<(usize, bool), Row>,
+    /// With a known fault, by that, size, and whether it has to be red.
+    pub planted_rows: BTreeMap<(Planted, usize, bool), Row>,
     /// What was not as it has to be.
     pub failures: Vec<Failure>,
     /// Simulated time, in all.
@@ -134,66 +137,68 @@ impl Summary {
 
     /// How many experiments ran.
     pub fn ran(&self) -> usize {
-        self.rows.values().chain(self.mutant_rows.values()).map(|row| row.ran).sum()
+        self.rows.values().chain(self.planted_rows.values()).map(|row| row.ran).sum()
     }
 }
 
 /// Runs the lattice, and tells of what is red with the command that replays it.
 ///
 /// # Errors
-/// If nothing can be told, or the plan of a red experiment cannot be put down.
+/// If nothing can be told, a plan cannot be put down, or a planted fault cannot be built.
 pub fn run(options: &Options, out: &mut dyn Write) -> io::Result<Summary> {
-    let mut all: Vec<Case> = experiments(options.slice).into_iter().map(Case::control).collect();
-    if options.mutants {
-        all.extend(with_old_identity().into_iter().map(|(experiment, must_be_red)| Case {
-            experiment,
-            wanted: if must_be_red { Wanted::Red } else { Wanted::GreenWithMutant },
-        }));
-    }
-    if let Some(only) = &options.only {
-        all.retain(|case| case.experiment.id.starts_with(only));
-    }
+    let all = cases(options, out)?;
     let mut summary = Summary::default();
     let mut result = Ok(());
     writeln!(out, "{} experiments", all.len())?;
-    in_parallel(
-        options.jobs,
-        &all,
-        |case| look_at(&case.experiment, options.world),
-        |case, looked| {
-            if result.is_ok() {
-                result = book(&mut summary, options, case, looked, out);
-            }
-            if result.is_ok() && summary.ran().is_multiple_of(TELL_EVERY) {
-                result = tell(&summary, all.len(), out);
-            }
-        },
-    );
+    let work = |case: &Case| look_at(case, options);
+    in_parallel(options.jobs, &all, work, |case, looked| {
+        if result.is_ok() {
+            result = looked.and_then(|looked| book(&mut summary, options, case, looked, out));
+        }
+        if result.is_ok() && summary.ran().is_multiple_of(TELL_EVERY) {
+            result = tell(&summary, all.len(), out);
+        }
+    });
     result?;
     tell(&summary, all.len(), out)?;
     Ok(summary)
 }
 
-/// What is wanted of an experiment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wanted {
-    /// It is the product that runs.
-    Green,
-    /// A mutant that can do no harm here.
-    GreenWithMutant,
-    /// A mutant that has to be noticed.
-    Red,
-}
-
+/// An experiment, and what is wanted of it.
 struct Case {
     experiment: Experiment,
-    wanted: Wanted,
+    /// A fault that is planted, whether it has to be noticed, and in which program it is.
+    planted: Option<(Planted, bool, Option<Program>)>,
 }
 
 impl Case {
-    fn control(experiment: Experiment) -> Self {
-        Self { experiment, wanted: Wanted::Green }
+    /// Whether it has to be red.
+    fn is_red(&self) -> bool {
+        self.planted.as_ref().is_some_and(|(_, is_red, _)| *is_red)
     }
+}
+
+fn cases(options: &Options, out: &mut dyn Write) -> io::Result<Vec<Case>> {
+    let is_chosen = |experiment: &Experiment| {
+        options.only.as_ref().is_none_or(|only| experiment.id.starts_with(only))
+    };
+    let control = experiments(options.slice).into_iter().filter(is_chosen);
+    let mut all: Vec<Case> = control.map(|experiment| Case { experiment, planted: None }).collect();
+    for &planted in &options.planted {
+        let mut shown = planted.experiments(options.slice);
+        shown.retain(|(experiment, _)| is_chosen(experiment));
+        if shown.is_empty() {
+            continue;
+        }
+        writeln!(out, "{} ...", planted.name())?;
+        out.flush()?;
+        let program = planted.program(&options.workspace).map_err(io::Error::other)?;
+        all.extend(shown.into_iter().map(|(experiment, is_red)| Case {
+            experiment,
+            planted: Some((planted, is_red, program.clone())),
+        }));
+    }
+    Ok(all)
 }
 
 /// What came of one run.
@@ -204,14 +209,24 @@ struct Looked {
     took: Duration,
 }
 
-fn look_at(experiment: &Experiment, world: World) -> Looked {
+fn look_at(case: &Case, options: &Options) -> io::Result<Looked> {
     let begun = Instant::now();
-    let plan = &experiment.plan;
-    let ran = catch_unwind(AssertUnwindSafe(|| crate::run::run(plan, world, Look::default())));
+    let Experiment { id, plan, .. } = &case.experiment;
+    if let Some((_, _, Some(program))) = &case.planted {
+        let path = put_down(&options.plans, id, plan)?;
+        let summary = program.replay(path).map_err(io::Error::other)?;
+        let what = summary.violated.into_iter().map(|checker| (checker, String::new()));
+        let (what, took) = (what.collect(), begun.elapsed());
+        return Ok(Looked { what, simulated: plan.end, took });
+    }
+    let ran = run_safely(plan, options.world, Look::default());
     let took = begun.elapsed();
-    let Ok(report) = ran else {
-        let what = vec![("unwinds".to_owned(), "the simulator has unwound".to_owned())];
-        return Looked { what, simulated: Duration::ZERO, took };
+    let report = match ran {
+        Ok(report) => report,
+        Err(text) => {
+            let what = vec![("unwinds".to_owned(), text)];
+            return Ok(Looked { what, simulated: Duration::ZERO, took });
+        }
     };
     let mut what: Vec<(String, String)> =
         report.violations.iter().map(|it| (it.checker.clone(), it.text.clone())).collect();
@@ -219,7 +234,7 @@ fn look_at(experiment: &Experiment, world: World) -> Looked {
         let text = format!("not all was judged: {:?}", report.comparisons);
         what.push(("lattice".to_owned(), text));
     }
-    Looked { what, simulated: report.simulated, took }
+    Ok(Looked { what, simulated: report.simulated, took })
 }
 
 /// Whether everything that the plan expects was looked at.
@@ -242,27 +257,24 @@ fn book(
     looked: Looked,
     out: &mut dyn Write,
 ) -> io::Result<()> {
-    let Case { experiment: Experiment { id, size, kind, beyond, plan }, wanted } = case;
+    let Experiment { id, size, kind, beyond, plan } = &case.experiment;
     summary.simulated += looked.simulated;
     summary.took += looked.took;
-    let row = match wanted {
-        Wanted::Green => summary.rows.entry((*size, *kind, *beyond)).or_default(),
-        Wanted::GreenWithMutant | Wanted::Red => {
-            summary.mutant_rows.entry((*size, *wanted == Wanted::Red)).or_default()
+    let row = match &case.planted {
+        None => summary.rows.entry((*size, *kind, *beyond)).or_default(),
+        Some((planted, is_red, _)) => {
+            summary.planted_rows.entry((*planted, *size, *is_red)).or_default()
         }
     };
     row.ran += 1;
-    let is_red = !looked.what.is_empty();
-    if is_red == (*wanted == Wanted::Red) {
-        row.seen.add(if is_red { Seen::default() } else { Seen::asked_by(plan) });
+    let Some(what) = complaint(case, looked.what) else {
+        if !case.is_red() {
+            row.seen.add(Seen::asked_by(plan));
+        }
         return Ok(());
-    }
+    };
     row.red += 1;
     let path = put_down(&options.plans, id, plan)?;
-    let what = match wanted {
-        Wanted::Red => vec![("lattice".to_owned(), "nobody notices the mutant".to_owned())],
-        Wanted::Green | Wanted::GreenWithMutant => looked.what,
-    };
     writeln!(out, "RED {id}")?;
     for (checker, text) in &what {
         writeln!(out, "  {checker}: {text}")?;
@@ -271,6 +283,19 @@ fn book(
     out.flush()?;
     summary.failures.push(Failure { id: id.clone(), what, plan: path });
     Ok(())
+}
+
+/// What is not as it has to be.
+fn complaint(case: &Case, what: Vec<(String, String)>) -> Option<Vec<(String, String)>> {
+    let Some((planted, true, _)) = &case.planted else {
+        return (!what.is_empty()).then_some(what);
+    };
+    let is_killer = |(checker, _): &(String, String)| planted.killers().contains(&&**checker);
+    if what.iter().any(is_killer) {
+        return None;
+    }
+    let text = format!("{} is noticed by none of {:?}", planted.name(), planted.killers());
+    Some(std::iter::once(("lattice".to_owned(), text)).chain(what).collect())
 }
 
 /// Saves the plan of an experiment.

@@ -55,17 +55,3 @@ fn every_kind_and_every_size_is_run_with_every_test() {
     assert_eq!(sizes.len(), SIZE_MAX);
     assert!(chosen.len() < 40, "{} are too many", chosen.len());
 }
-
-#[test]
-fn a_forgetful_holder_harms_at_every_odd_size_two_at_six_and_none_at_four() {
-    let harms = |size: usize| {
-        let all = with_old_identity();
-        let of_size = all.iter().filter(|(experiment, _)| experiment.size == size);
-        let harmful: Vec<bool> = of_size.map(|(_, is_red)| *is_red).collect();
-        let count = harmful.iter().filter(|is_red| **is_red).count();
-        (count, harmful.len())
-    };
-    assert_eq!((harms(1), harms(2)), ((0, 0), (0, 0)));
-    assert_eq!((harms(3), harms(4), harms(5)), ((4, 4), (0, 9), (36, 36)));
-    assert_eq!((harms(6), harms(7)), ((60, 100), (280, 280)));
-}
