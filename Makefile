@@ -58,11 +58,8 @@ test:
 	$(CARGO) test --locked --features sim
 
 sim:
-	@seed=$(SEED); while [ $$seed -lt $$(($(SEED) + $(N))) ]; do \
-	  echo "sim: seed $$seed"; \
-	  CRONCLAVE_SIM_SEED=$$seed $(CARGO) test --locked -q -p cronclave-sim --features sim \
-	    || exit 1; \
-	  seed=$$((seed + 1)); done
+	CRONCLAVE_SIM_SEED=$(SEED) CRONCLAVE_SIM_COUNT=$(N) $(CARGO) test --locked -p cronclave-sim \
+	  --features sim --test seeds
 
 # Half of the seeds are run by a build with debug assertions too.
 hunt:

@@ -1,24 +1,26 @@
 //! Simulated clusters of Cronclave nodes, and the checkers that judge them.
 //!
 //! The nodes are the production [`Node`](cronclave::node::Node) in the production loop
-//! ([`cronclave::driver`]). Around them stands a simulated world: madsim schedules, passes time,
-//! carries packets, kills and restarts hosts; disks, clocks and processes are this crate's own. A
-//! run is a pure function of its seed.
+//! ([`cronclave::driver`]). Around them stands a simulated cluster, which is one state machine: its
+//! machines, disks, clocks, processes, network and clients are this crate's own. Two worlds move
+//! it, a bare heap of events and madsim. A run is a pure function of its plan.
 //!
 //! | module | what |
 //! |---|---|
-//! | `seed` | which seeds run, and the command that replays one |
-//! | `cluster` | hosts, and what a test does to them |
-//! | `world` | one host: the [`World`](cronclave::driver::World) of its node |
-//! | `links` | sessions between nodes, over packets that may be lost |
-//! | `exec` | processes, which outlive their node |
-//! | `client` | what clients write, read and are told |
-//! | [`ledger`] | what was started, seen from outside the cluster |
+//! | [`plan`] | a run as data: options, faults with their times, and what has to hold |
+//! | [`mod@run`] | a plan in a world, and its verdict |
+//! | `model` | the simulated cluster |
+//! | `heap`, `madsim_world` | the two worlds |
+//! | `draws` | chance, in streams that do not disturb each other |
+//! | `trace` | all inputs and outputs of a run, as one number |
+//! | `mailbox` | a queue between two tasks of madsim |
+//! | `both` | a plan in both worlds, which have to agree |
 //! | [`check`] | what has to hold |
+//! | `campaign` | many seeds, and whether they are a proof |
+//! | `shrink` | a plan that fails, made as small as it goes |
 //! | [`story`] | what happened, for people |
 //! | [`lattice`] | every crash set, partition and lost disk of small clusters |
 //! | [`mutant`], [`mutants`] | faults that are planted on purpose, and who has to find them |
-//! | `verdict` | whether a cluster works, stands still, and has lost nothing |
 //!
 //! `cargo test --features sim` runs it. Without the feature only what needs no madsim is built.
 
@@ -29,12 +31,13 @@ compile_error!(
 );
 
 #[cfg(all(feature = "sim", madsim))]
+pub mod both;
+#[cfg(all(feature = "sim", madsim))]
 pub mod campaign;
 pub mod check;
 mod draws;
 mod heap;
 pub mod lattice;
-pub mod ledger;
 mod model;
 pub mod mutant;
 pub mod mutants;
@@ -46,22 +49,6 @@ pub mod story;
 mod trace;
 
 #[cfg(all(feature = "sim", madsim))]
-mod archive;
-#[cfg(all(feature = "sim", madsim))]
-pub mod client;
-#[cfg(all(feature = "sim", madsim))]
-pub mod cluster;
-#[cfg(all(feature = "sim", madsim))]
-mod exec;
-#[cfg(all(feature = "sim", madsim))]
 mod madsim_world;
 #[cfg(all(feature = "sim", madsim))]
 mod mailbox;
-#[cfg(all(feature = "sim", madsim))]
-pub mod seed;
-#[cfg(all(feature = "sim", madsim))]
-mod shared;
-#[cfg(all(feature = "sim", madsim))]
-pub mod verdict;
-#[cfg(all(feature = "sim", madsim))]
-mod world;

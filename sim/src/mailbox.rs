@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::task::{Context, Poll, Waker};
+use std::task::{Poll, Waker};
 
 /// Things for one task that takes them out.
 pub(crate) struct Mailbox<T> {
@@ -41,14 +41,5 @@ impl<T> Mailbox<T> {
             }
         })
         .await
-    }
-
-    /// Whether something is there; if not, the task is woken when something comes.
-    pub(crate) fn poll_ready(&self, cx: &Context<'_>) -> Poll<()> {
-        if self.queue.borrow().is_empty() {
-            self.waker.set(Some(cx.waker().clone()));
-            return Poll::Pending;
-        }
-        Poll::Ready(())
     }
 }

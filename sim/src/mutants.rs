@@ -3,8 +3,8 @@
 //!
 //! A fault around the node is a layer ([`Mutant`]), and is simulated in this process; one inside
 //! the node or inside openraft is a patch ([`patch`]), and is built apart ([`build`]) and run as a
-//! program ([`program`]). The simulator without a mutant runs first: as long as it is not green, a
-//! kill proves nothing.
+//! program ([`program`]). The simulator without a mutant runs first and has to be green, and what
+//! is found at a seed that is not green without the mutant is not its doing.
 //!
 //! A mutant has 200 seeds, or 60 seconds of one core if these are more, to be found in. One that
 //! survives fails the whole, and so does one that was found by others than were named for it: they
@@ -169,6 +169,7 @@ fn judge<S: Simulator>(
     subject: &Subject,
 ) -> Row {
     let simulated = |mutant| move |seed| Ok(simulator.run(seed, mutant));
+    let layered = |mutant| move |seed| Ok(caused(simulator, seed, simulator.run(seed, mutant)));
     match subject {
         Subject::Control => {
             let count = options.seeds.unwrap_or(CONTROL_SEEDS);
@@ -190,17 +191,25 @@ fn judge<S: Simulator>(
                 Watch::Checkers(names) => {
                     let expected: Vec<String> = names.iter().map(|&name| name.into()).collect();
                     let hunt = Hunt::new(options, &SEEDS, &expected);
-                    row(names, hunt.go(options.jobs, simulated(Some(*mutant))).fate(&expected))
+                    row(names, hunt.go(options.jobs, layered(Some(*mutant))).fate(&expected))
                 }
                 Watch::Gates(names) => row(names, compare(options, simulator, *mutant, names)),
             }
         }
         Subject::Patch(patch) => {
-            let (fate, seeds, time) = judge_patch(options, workshop, patch);
+            let (fate, seeds, time) = judge_patch(options, simulator, workshop, patch);
             let expected = patch.killers.clone();
             Row { name: patch.name.clone(), row: patch.row.clone(), expected, fate, seeds, time }
         }
     }
+}
+
+/// What a mutant has caused: nothing, where the same seed is not green without it.
+fn caused<S: Simulator>(simulator: &S, seed: u64, mut summary: RunSummary) -> RunSummary {
+    if !summary.violated.is_empty() && !simulator.run(seed, None).violated.is_empty() {
+        summary.violated.clear();
+    }
+    summary
 }
 
 fn control_row(caught: Caught) -> Row {
@@ -216,7 +225,12 @@ fn control_row(caught: Caught) -> Row {
 }
 
 /// Builds a patch and runs it: its plan, if it has one, and then its seeds.
-fn judge_patch(options: &Options, workshop: &Workshop, patch: &Patch) -> (Fate, u64, Duration) {
+fn judge_patch<S: Simulator>(
+    options: &Options,
+    simulator: &S,
+    workshop: &Workshop,
+    patch: &Patch,
+) -> (Fate, u64, Duration) {
     let program = match workshop.build(patch) {
         Ok(path) => Program::new(path),
         Err(error) => return (Fate::Failed(error.to_string()), 0, Duration::ZERO),
@@ -236,7 +250,8 @@ fn judge_patch(options: &Options, workshop: &Workshop, patch: &Patch) -> (Fate, 
         }
     }
     let hunt = Hunt::new(options, &patch.seeds, &patch.killers);
-    let caught = hunt.go(options.jobs, |seed| program.run(seed));
+    let run = |seed| program.run(seed).map(|summary| caused(simulator, seed, summary));
+    let caught = hunt.go(options.jobs, run);
     let (fate, seeds, taken) = caught.fate(&patch.killers);
     (fate, seeds, time + taken)
 }

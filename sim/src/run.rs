@@ -6,7 +6,6 @@ use std::time::Duration;
 use crate::check::coverage::Coverage;
 use crate::heap::Heap;
 use crate::model::Sim;
-use crate::model::clock::MONO_BEGIN;
 pub use crate::model::{Counts, Telling};
 use crate::plan::Plan;
 use crate::story::{Moment, Story, What};
@@ -132,7 +131,7 @@ impl Sim {
 
 /// Has the checkers look at the end.
 pub(crate) fn finish(mut sim: Sim) -> Report {
-    let since = |at: Mono| at.saturating_since(MONO_BEGIN);
+    let since = |at: Mono| at.saturating_since(Mono::ZERO);
     let mut violations: Vec<Violation> = Vec::new();
     let broken =
         sim.promises.broken().iter().map(|broken| (broken.checker, broken.at, &broken.text));
@@ -144,7 +143,7 @@ pub(crate) fn finish(mut sim: Sim) -> Report {
     }
     let mut comparisons: Vec<(String, u64)> =
         sim.promises.comparisons().map(|(checker, count)| (checker.to_owned(), count)).collect();
-    let now = sim.now();
+    let now = sim.since_begin();
     // What ends early was never brought to rest, and says nothing about its end.
     if violations.is_empty() {
         let ending = sim.ending();
@@ -159,12 +158,21 @@ pub(crate) fn finish(mut sim: Sim) -> Report {
     }
     let (counts, hash) = (sim.counts(), sim.hash());
     let coverage = sim.checkers.coverage().clone();
+    let names = sim.names();
+    for found in &mut violations {
+        found.text = in_names(&found.text, &names);
+    }
     let mut story = sim.into_story();
     for Violation { checker, at, text } in &violations {
         let (checker, text) = (checker.clone(), text.clone());
         let what = What::Violation { checker, text };
-        story.moments.push(Moment { at: MONO_BEGIN + *at, host: None, what });
+        story.moments.push(Moment { at: Mono::ZERO + *at, host: None, what });
     }
     let simulated = since(now);
     Report { violations, comparisons, coverage, counts, simulated, hash, story }
+}
+
+/// A text with the names of machines in the place of their nodes' ids.
+fn in_names(text: &str, names: &[(String, String)]) -> String {
+    names.iter().fold(text.to_owned(), |text, (id, name)| text.replace(id, name))
 }

@@ -41,21 +41,19 @@ fn whoever_asks_for_the_feature_gets_it() {
 #[cfg(feature = "sim")]
 #[test]
 fn a_run_is_simulated() {
-    use cronclave_sim::cluster::{Cluster, Shape, Traced};
-    use cronclave_sim::seed::{run, runs};
+    use cronclave_sim::plan::Plan;
+    use cronclave_sim::run::{Look, World, run};
     use std::time::{Duration, Instant};
 
-    let real = Instant::now();
-    let (turns, simulated) = run("guard", 1, || async {
-        let begun = Instant::now();
-        let shape = Shape { seed: 1, servers: 1, agents: 0, traced: Traced::No };
-        let cluster = Cluster::start(shape);
-        cluster.await_leader(Duration::from_secs(20)).await;
-        madsim::time::sleep(Duration::from_secs(60)).await;
-        (cluster.turns(), begun.elapsed())
-    });
-    assert_eq!(runs(), 1);
-    assert!(turns > 100, "{turns} turns of a node in a minute");
-    assert!(simulated >= Duration::from_secs(60), "{simulated:?} have passed for the node");
-    assert!(real.elapsed() < simulated, "simulated time is not real time");
+    let plan: Plan = "plan 1\nservers 1\nagents 0\nt=60 end".parse().expect("it is a plan");
+    for world in [World::Heap, World::Madsim] {
+        let real = Instant::now();
+        let report = run(&plan, world, Look::default());
+        assert_eq!(report.violations, []);
+        let turns = report.counts.turns;
+        assert!(turns > 100, "{world:?}: {turns} turns of a node in a minute");
+        let simulated = report.simulated;
+        assert!(simulated >= Duration::from_secs(60), "{world:?}: {simulated:?} have passed");
+        assert!(real.elapsed() < simulated, "{world:?}: simulated time is not real time");
+    }
 }

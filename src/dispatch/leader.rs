@@ -190,6 +190,32 @@ impl Leader {
         }
     }
 
+    /// The claims of every instant of `job` that is due, for before its times are changed: what
+    /// waits for a node does not wait longer. `None` if they have to be made one batch after the
+    /// other, or nothing is claimed yet; then the change has to wait.
+    pub fn claim_before_change(
+        &mut self,
+        now: Now,
+        state: &State,
+        job: &Job,
+        nodes: &[NodeView],
+    ) -> Option<Vec<Claim>> {
+        let mut claims = Vec::new();
+        let mut next = job.next.filter(|_| !job.spec.disabled);
+        while let Some(due) = next.filter(|&due| due <= now.wall) {
+            if claims.len() >= CLAIMS_MAX || now.mono < self.booted + self.patience.settle {
+                return None;
+            }
+            let plan = self.plan(now, &job.spec, due, nodes, &mut Step::default());
+            let changed = || Plan::Miss("the job was changed before it could run".to_owned());
+            let plan = plan.unwrap_or_else(changed);
+            next = self.schedules.next_after(state, job, due);
+            let (job, revision) = (job.spec.name.clone(), job.revision);
+            claims.push(Claim { job, revision, trigger: Trigger::Schedule, due, next, plan });
+        }
+        Some(claims)
+    }
+
     /// What becomes of one due instant, or `None` if it is to wait for a node.
     fn plan(
         &mut self,

@@ -144,6 +144,7 @@ impl State {
             (Answer::Put { created }, Some(job)) => Applied::Put { job, created },
             (Answer::Toggled, Some(job)) => Applied::Toggled(job),
             (Answer::Claimed(claims), _) => Applied::Claimed(claims),
+            (Answer::Rejected(reject), _) => Applied::Rejected(reject),
             (Answer::Put { .. } | Answer::Toggled, None) => Applied::Repeated,
             (Answer::Deleted | Answer::Other, _) => Applied::Repeated,
         }

@@ -6,7 +6,8 @@
 //! most once however late it is repeated, as long as its client is among the last
 //! [`CLIENT_COUNT_MAX`].
 //!
-//! Rejected writes changed nothing, and are not remembered.
+//! Rejected writes changed nothing, and are remembered too: their clients were told so, and a copy
+//! that comes later, from another leader, must not be carried out after all.
 
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
@@ -43,6 +44,7 @@ pub(super) enum Answer {
     Deleted,
     Claimed(Vec<Result<Rows, Reject>>),
     Other,
+    Rejected(Reject),
 }
 
 /// What is known of a write.
@@ -63,21 +65,21 @@ pub(super) struct ClientImage {
 }
 
 impl Answer {
-    /// `None` if nothing was changed.
+    /// `None` if the write was not looked at: it was carried out before, or is too old to know.
     pub(super) fn of(applied: &Applied) -> Option<Self> {
         match applied {
             Applied::Put { created, .. } => Some(Self::Put { created: *created }),
             Applied::Deleted(_) => Some(Self::Deleted),
             Applied::Toggled(_) => Some(Self::Toggled),
-            Applied::Claimed(claims) => {
-                claims.iter().any(Result::is_ok).then(|| Self::Claimed(claims.clone()))
-            }
+            Applied::Claimed(claims) => Some(Self::Claimed(claims.clone())),
             Applied::Founded(_)
             | Applied::Admitted
             | Applied::SettingsChanged
             | Applied::Started
             | Applied::Finished { .. } => Some(Self::Other),
-            Applied::Rejected(_) | Applied::Repeated => None,
+            Applied::Rejected(Reject::AlreadyApplied(_) | Reject::Forgotten)
+            | Applied::Repeated => None,
+            Applied::Rejected(reject) => Some(Self::Rejected(*reject)),
         }
     }
 }

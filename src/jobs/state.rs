@@ -21,9 +21,9 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 
-use crate::id::{Boot, ClusterId, ExecutionId, JobName, LogIndex, NodeId, NodeName};
+use crate::id::{Boot, ClusterId, CommandId, ExecutionId, JobName, LogIndex, NodeId, NodeName};
 use crate::jobs::by_job::ByJob;
-use crate::jobs::carried::{Carried, ClientImage};
+use crate::jobs::carried::{Carried, ClientImage, Seen};
 use crate::jobs::command::Role;
 use crate::jobs::job::{Execution, Group, Job, JobSpec};
 use crate::time::Wall;
@@ -149,6 +149,11 @@ impl State {
             Some(job) if job.spec.has_schedule_of(spec) => job.anchor,
             Some(_) | None => stamp,
         }
+    }
+
+    /// Whether this write was carried out: to apply it again changes nothing.
+    pub fn has_carried_out(&self, id: CommandId) -> bool {
+        matches!(self.carried.look(id), Seen::Before(_))
     }
 
     /// The executions that still need their nodes, oldest claim first; also those whose job is

@@ -371,8 +371,11 @@ fn a_repeated_write_is_done_once_and_answered_alike() {
     assert!(matches!(bench.run_as(id(3), stale), Applied::Rejected(_)));
     let revision = bench.job("a").revision;
     let toggle = Command::ToggleJob { name: name("a"), revision, next: None };
-    let toggled = bench.run_as(id(3), toggle.clone());
-    assert_eq!(bench.run_as(id(3), toggle), toggled);
+    // Its client was told that nothing was done, so a copy must not do it after all.
+    assert!(matches!(bench.run_as(id(3), toggle.clone()), Applied::Rejected(_)));
+    assert!(!bench.job("a").spec.disabled);
+    let toggled = bench.run_as(id(5), toggle.clone());
+    assert_eq!(bench.run_as(id(5), toggle), toggled);
     assert!(bench.job("a").spec.disabled);
 
     let delete = Command::DeleteJob { name: name("a") };

@@ -113,6 +113,7 @@ impl Node {
             }
             return;
         };
+        self.settle_retimed(id);
         let Ok(applied) = outcome.applied else { return };
         if let Some(to) = self.forwarded_by(id) {
             let result = Ok(Box::new(applied));
@@ -128,6 +129,7 @@ impl Node {
             return;
         }
         let Err(error) = result else { return };
+        self.settle_retimed(id);
         if let Some(to) = self.forwarded_by(id) {
             let result = Err(match error {
                 ProposeError::NotLeader { .. } | ProposeError::LeaseExpired => Refusal::NotLeader,
@@ -140,11 +142,19 @@ impl Node {
         }
         let Some(request) = self.requests.of_command(id) else { return };
         let Some(open) = self.requests.get_mut(request) else { return };
-        open.exposed |= error == ProposeError::Unknown;
+        if error != ProposeError::Unknown {
+            open.undo_attempt();
+        }
         if error == ProposeError::LogFull && !open.exposed {
             return self.answer(request, Reply::Failed(RequestError::LogFull));
         }
         self.requests.pause(self.now.mono, request);
+    }
+
+    fn settle_retimed(&mut self, id: CommandId) {
+        if let Some(leading) = &mut self.leading {
+            leading.retimed.on_settled(id);
+        }
     }
 
     /// Peers are told how this server stands as soon as that changes.

@@ -15,21 +15,17 @@ use super::clock::OFF_MAX;
 use super::history::weight_of;
 use super::io::Event;
 use super::message::Message;
+use super::propose::Retimed;
 use crate::codec::encode;
 use crate::codec::frame::Lane;
 use crate::consensus::{self, ChangeError};
 use crate::dispatch::leader::{Leader, NodeView};
 use crate::dispatch::message::{Message as Dispatch, Progress, Report};
-use crate::dispatch::timing;
-use crate::id::{Boot, CommandId, ExecutionId, LogIndex, NodeId, NodeName, Revision, Term};
-use crate::jobs::State;
-use crate::jobs::command::{Claim, Command, Plan, Role, Stamped, Timing};
-use crate::jobs::job::{JobSpec, Trigger};
+use crate::id::{Boot, CommandId, ExecutionId, LogIndex, NodeId, NodeName, Term};
+use crate::jobs::command::{Command, Role, Stamped};
 use crate::membership::autopilot::Role as RaftRole;
 use crate::membership::autopilot::{Autopilot, Change, Health, Present, Server, Step, View, Wish};
-use crate::node::request::{RequestError, Write};
 use crate::node::requests::{OPEN_MAX, Stage};
-use crate::schedule::parse_zone;
 use crate::time::{Mono, Now, Wall};
 
 /// How often a leader looks at the configuration when nothing happens.
@@ -52,7 +48,7 @@ const OWN_PROPOSAL: u64 = 1 << 63;
 pub(super) struct Leading {
     term: Term,
     since: Mono,
-    stage: Fresh,
+    pub(super) stage: Fresh,
     autopilot: Autopilot,
     leaving: BTreeMap<NodeId, Boot>,
     changing: bool,
@@ -63,6 +59,9 @@ pub(super) struct Leading {
     look_at: Mono,
     wake: Option<Mono>,
     clock_off_at: Option<Mono>,
+    /// Whether it claims what is due, as it looked last.
+    pub(super) claims: bool,
+    pub(super) retimed: Retimed,
 }
 
 /// What a leader has to look at.
@@ -77,7 +76,7 @@ enum Look {
 
 /// Whether a leader's state is as fresh as any acknowledgement.
 #[derive(Debug)]
-enum Fresh {
+pub(super) enum Fresh {
     /// It asks Raft.
     Asking,
     /// It is once this is applied.
@@ -90,6 +89,8 @@ enum Fresh {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Own {
     Claim,
+    /// Of what was due of a job that is about to be changed.
+    Overdue,
     /// Its `weight` is that of the row that it will make.
     Report {
         execution: ExecutionId,
@@ -105,7 +106,7 @@ impl Own {
     fn weight(self) -> u64 {
         match self {
             Self::Report { weight, .. } => weight,
-            Self::Claim | Self::Admit(_) | Self::Settle => 0,
+            Self::Claim | Self::Overdue | Self::Admit(_) | Self::Settle => 0,
         }
     }
 }
@@ -141,7 +142,7 @@ impl Node {
     }
 
     /// The cluster's clock; `None` unless this node leads and hears a quorum.
-    fn cluster_now(&mut self) -> Option<Wall> {
+    pub(super) fn cluster_now(&mut self) -> Option<Wall> {
         self.leading.as_ref()?;
         let floor = self.engine.as_ref()?.read_machine(|machine| machine.0.last_stamp());
         let voters: Vec<NodeId> = self.raft.voters.iter().copied().collect();
@@ -172,6 +173,8 @@ impl Node {
                 look_at: self.now.mono,
                 wake: None,
                 clock_off_at: None,
+                claims: false,
+                retimed: Retimed::default(),
             });
             self.read_index(READ_FRESH);
         }
@@ -242,7 +245,11 @@ impl Node {
             self.introduce(wall);
             self.pilot();
         }
-        if !clock_off && !self.unkept.is_behind() {
+        let claims = !clock_off && !self.unkept.is_behind();
+        if let Some(leading) = &mut self.leading {
+            leading.claims = claims;
+        }
+        if claims {
             self.dispatch(at);
         }
         true
@@ -396,7 +403,7 @@ impl Node {
     }
 
     /// The nodes of the leader's region that answer, itself included.
-    fn nodes(&mut self) -> Arc<[NodeView]> {
+    pub(super) fn nodes(&mut self) -> Arc<[NodeView]> {
         let version = self.links.version();
         if let Some((of, nodes)) = &self.nodes
             && *of == version
@@ -462,7 +469,7 @@ impl Node {
         }
     }
 
-    fn propose_own(&mut self, stamp: Wall, command: Command, own: Own) {
+    pub(super) fn propose_own(&mut self, stamp: Wall, command: Command, own: Own) {
         self.proposal_last += 1;
         let seq = OWN_PROPOSAL | self.proposal_last;
         let id = CommandId { node: self.id(), boot: self.config.boot, seq };
@@ -490,83 +497,9 @@ impl Node {
             (Own::Report { execution, .. }, Fresh::Yes(leader)) => leader.on_reported(execution),
             (Own::Admit(node), _) => drop(leading.admitting.remove(&node)),
             (Own::Settle, _) => leading.settling = taken,
-            (Own::Claim | Own::Report { .. }, Fresh::Asking | Fresh::At(_)) => {}
+            (Own::Overdue, _) | (Own::Claim | Own::Report { .. }, Fresh::Asking | Fresh::At(_)) => {}
         }
         true
-    }
-
-    /// Works out a client's write and proposes it.
-    ///
-    /// # Errors
-    /// If it is not valid as the state stands, or the disk is full.
-    pub(super) fn propose_write(
-        &mut self,
-        id: CommandId,
-        write: &Write,
-    ) -> Result<(), RequestError> {
-        if matches!(write, Write::RunJob(_)) && self.unkept.is_behind() {
-            let text = "the disk is behind with it, and nothing new is run until it has caught up";
-            return Err(RequestError::HistoryUnavailable(text.into()));
-        }
-        let no_leader = || RequestError::NoLeader("this node no longer leads".into());
-        let state = self.state().ok_or(RequestError::NotServer)?;
-        if let Some(refusal) = self.refusal_of_full_disk() {
-            return Err(refusal);
-        }
-        let now = self.cluster_now().ok_or_else(no_leader)?;
-        let stamp = now.max(state.last_stamp());
-        let command = self.prepare(&state, stamp, write).map_err(RequestError::Invalid)?;
-        let payload = encode(&Stamped { stamp, id: Some(id), command });
-        let engine = self.engine.as_mut().ok_or(RequestError::NotServer)?;
-        engine.propose(id, payload);
-        Ok(())
-    }
-
-    fn prepare(&mut self, state: &State, stamp: Wall, write: &Write) -> Result<Command, String> {
-        match write {
-            Write::PutJob(spec) => {
-                let anchor = state.anchor_for(spec, stamp);
-                let next = match known_next(state, spec, stamp) {
-                    Some(next) => Some(next),
-                    None => next_of(state, spec, stamp, anchor)?,
-                };
-                Ok(Command::PutJob { spec: spec.clone(), timing: Timing { anchor, next } })
-            }
-            Write::DeleteJob(name) => Ok(Command::DeleteJob { name: name.clone() }),
-            Write::ToggleJob(name) => {
-                let job = state.job(name);
-                let revision = job.map_or(Revision(0), |job| job.revision);
-                let next = match job {
-                    Some(job) => next_of(state, &job.spec, stamp, job.anchor)?,
-                    None => None,
-                };
-                Ok(Command::ToggleJob { name: name.clone(), revision, next })
-            }
-            Write::RunJob(name) => {
-                let nodes = self.nodes();
-                let leading = self.leading.as_mut();
-                let Some(Leading { stage: Fresh::Yes(leader), .. }) = leading else {
-                    return Err("this node no longer leads".into());
-                };
-                let claim = match state.job(name) {
-                    Some(job) => leader.claim_manual(stamp, job, &nodes)?,
-                    // The log says that there is none, and not this state, which may be older.
-                    None => Claim {
-                        job: name.clone(),
-                        revision: Revision(0),
-                        trigger: Trigger::Manual,
-                        due: stamp,
-                        next: None,
-                        plan: Plan::Run(Vec::new()),
-                    },
-                };
-                Ok(Command::Claim(vec![claim]))
-            }
-            Write::SetTimezone(timezone) => {
-                parse_zone(timezone).map_err(|error| error.to_string())?;
-                Ok(Command::Settings { timezone: timezone.clone() })
-            }
-        }
     }
 
     pub(super) fn note_forwarded(&mut self, id: CommandId, from: NodeId) {
@@ -579,25 +512,6 @@ impl Node {
     pub(super) fn forwarded_by(&mut self, id: CommandId) -> Option<NodeId> {
         self.forwarded.remove(&id)
     }
-}
-
-/// The next instant of a stored job that is put again with the times that it has: what was worked
-/// out for them holds until it is due.
-fn known_next(state: &State, spec: &JobSpec, stamp: Wall) -> Option<Wall> {
-    let job = state.job(&spec.name)?;
-    let is_same = job.spec.has_times_of(spec) && !job.spec.disabled && !spec.disabled;
-    job.next.filter(|next| is_same && *next > stamp)
-}
-
-fn next_of(
-    state: &State,
-    spec: &JobSpec,
-    stamp: Wall,
-    anchor: Wall,
-) -> Result<Option<Wall>, String> {
-    let schedule = timing::parse(spec, state.timezone())
-        .map_err(|error| format!("can't parse job schedule: {error}"))?;
-    Ok(timing::next_after(&schedule, spec, stamp, anchor))
 }
 
 /// The Raft configuration.

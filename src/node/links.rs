@@ -9,6 +9,7 @@
 //! - A node is told that its disk was set back only by a server of its own cluster that has seen a
 //!   later boot of it at the same address. A live twin elsewhere is refused, and nothing more.
 //! - There is at most one session to a node; of two, the newer stays.
+//! - Whom this node has to dial is dialled again when the session with it ends, whoever began that.
 //! - What one turn says to one node in one lane leaves as one frame.
 
 use std::collections::BTreeMap;
@@ -284,12 +285,11 @@ impl Links {
         let Some(ended) = self.sessions.remove(&session) else { return Vec::new() };
         self.version += 1;
         self.outgoing.retain(|(id, _), _| *id != session);
-        if let Some(id) = ended.dialed {
-            let least = if ended.refused { BACKOFF_REFUSED } else { BACKOFF_MIN };
-            let mine = |dial: &Dial| dial.state == DialState::Connected(session);
-            if self.dials.get(&id).is_some_and(mine) {
-                self.back_off(now, id, least);
-            }
+        let dialed = self.dials.iter().filter(|(_, dial)| dial.state == DialState::Connected(session));
+        let dialed: Vec<NodeId> = dialed.map(|(&id, _)| id).collect();
+        for id in dialed {
+            let was_refused = ended.refused && ended.dialed == Some(id);
+            self.back_off(now, id, if was_refused { BACKOFF_REFUSED } else { BACKOFF_MIN });
         }
         let Some(id) = ended.peer else { return Vec::new() };
         let Some(peer) = self.peers.get_mut(&id) else { return Vec::new() };

@@ -89,6 +89,14 @@ pub enum Refusal {
     NotLeader,
     /// The client's answer.
     Failed(RequestError),
+    /// It has something to propose before, and has not proposed the write: try again soon.
+    NotYet,
+}
+
+impl From<RequestError> for Refusal {
+    fn from(error: RequestError) -> Self {
+        Self::Failed(error)
+    }
 }
 
 /// Who a node is.

@@ -34,6 +34,7 @@ mod lead;
 mod links;
 mod local;
 pub mod message;
+mod propose;
 mod replicated;
 pub mod request;
 mod requests;

@@ -147,6 +147,24 @@ pub enum RequestError {
     Stopping,
 }
 
+impl RequestError {
+    /// Whether a write that is answered so may have been carried out, or may still be.
+    pub fn is_unknown(&self) -> bool {
+        match self {
+            Self::Unknown | Self::UnknownDiskFull(_) => true,
+            Self::NoLeader(_)
+            | Self::DiskFull(_)
+            | Self::Busy(_)
+            | Self::LogFull
+            | Self::Invalid(_)
+            | Self::NotServer
+            | Self::JobNotFound(_)
+            | Self::HistoryUnavailable(_)
+            | Self::Stopping => false,
+        }
+    }
+}
+
 /// A node as this one sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {

@@ -30,6 +30,22 @@ pub(super) struct Open {
     pub(super) deadline: Mono,
     /// Whether a leader may have proposed it.
     pub(super) exposed: bool,
+    /// Whether one may have before the attempt that is under way.
+    was_exposed: bool,
+}
+
+impl Open {
+    /// It is passed on, and is proposed for all that this node knows.
+    pub(super) fn begin_attempt(&mut self, leader: NodeId) {
+        self.stage = Stage::With(leader);
+        self.was_exposed = self.exposed;
+        self.exposed |= matches!(self.what, What::Write { .. });
+    }
+
+    /// The attempt under way proposed nothing. What those before it did stays unknown.
+    pub(super) fn undo_attempt(&mut self) {
+        self.exposed = self.was_exposed;
+    }
 }
 
 /// What is asked.
@@ -125,7 +141,8 @@ impl Requests {
             return Err(RequestError::Busy(OPEN_MAX));
         }
         let deadline = now + REQUEST_TIMEOUT;
-        let open = Open { what, stage: Stage::Waiting, deadline, exposed: false };
+        let (exposed, was_exposed) = (false, false);
+        let open = Open { what, stage: Stage::Waiting, deadline, exposed, was_exposed };
         self.open.insert(request, open);
         Ok(())
     }

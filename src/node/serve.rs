@@ -162,14 +162,13 @@ impl Node {
             self.requests.pause(self.now.mono, id);
             return false;
         }
-        let (what, exposed) = (open.what.clone(), open.exposed);
-        open.stage = Stage::With(leader);
+        let what = open.what.clone();
+        open.begin_attempt(leader);
         match what {
             What::Write { id: command, write } => {
-                open.exposed = true;
                 if mine {
-                    if let Err(error) = self.propose_write(command, &write) {
-                        self.answer(id, Reply::Failed(error));
+                    if let Err(refusal) = self.propose_write(command, &write) {
+                        self.on_refused(id, refusal);
                     }
                     return true;
                 }
@@ -192,9 +191,30 @@ impl Node {
         }
         if let Some(open) = self.requests.get_mut(id) {
             open.stage = Stage::Waiting;
-            open.exposed = exposed;
+            open.undo_attempt();
         }
         false
+    }
+
+    /// A leader did not take a write. If none has proposed it, the client is told why; else it may
+    /// still be carried out, and is asked for again until its time is over.
+    fn on_refused(&mut self, id: RequestId, refusal: Refusal) {
+        let Some(open) = self.requests.get_mut(id) else { return };
+        let error = match refusal {
+            Refusal::Failed(error) if error.is_unknown() => Some(error),
+            Refusal::Failed(error) => {
+                open.undo_attempt();
+                Some(error).filter(|_| !open.exposed)
+            }
+            Refusal::NotLeader | Refusal::NotYet => {
+                open.undo_attempt();
+                None
+            }
+        };
+        match error {
+            Some(error) => self.answer(id, Reply::Failed(error)),
+            None => self.requests.pause(self.now.mono, id),
+        }
     }
 
     pub(super) fn on_forward(&mut self, from: NodeId, id: CommandId, write: Write) {
@@ -202,7 +222,7 @@ impl Node {
             false => Some(Refusal::NotLeader),
             true => {
                 self.note_forwarded(id, from);
-                self.propose_write(id, &write).err().map(Refusal::Failed)
+                self.propose_write(id, &write).err()
             }
         };
         if let Some(refusal) = refusal {
@@ -221,8 +241,7 @@ impl Node {
         let Some(request) = self.requests.of_command(id) else { return };
         match result {
             Ok(applied) => self.answer(request, Reply::Written(applied)),
-            Err(Refusal::Failed(error)) => self.answer(request, Reply::Failed(error)),
-            Err(Refusal::NotLeader) => self.requests.pause(self.now.mono, request),
+            Err(refusal) => self.on_refused(request, refusal),
         }
     }
 
@@ -315,7 +334,9 @@ impl Node {
         self.life = Life::Stopping { since, drain_until: since + drain, killed: false };
         self.agent.stop();
         for request in self.requests.all() {
-            self.answer(request, Reply::Failed(RequestError::Stopping));
+            let is_exposed = self.requests.get_mut(request).is_some_and(|open| open.exposed);
+            let error = if is_exposed { RequestError::Unknown } else { RequestError::Stopping };
+            self.answer(request, Reply::Failed(error));
         }
         self.hand_over();
     }

@@ -337,3 +337,43 @@ fn a_leader_whose_store_is_behind_takes_no_results_until_it_has_caught_up() {
     assert!(matches!(bench.write(Write::RunJob(name("a"))), Reply::Written(_)));
     assert_eq!(bench.launched.len(), 1);
 }
+
+#[test]
+fn a_server_that_stops_does_not_say_of_a_proposed_write_that_it_was_not_carried_out() {
+    for (is_proposed, expected) in
+        [(false, RequestError::Stopping), (true, RequestError::Unknown)]
+    {
+        let mut bench = Bench::start();
+        let id = RequestId(99);
+        let request = Request::Write(Write::PutJob(spec("a")));
+        bench.node.push(bench.now, Input::Request { id, request });
+        if is_proposed {
+            bench.node.run(bench.now);
+        }
+        bench.node.push(bench.now, Input::Shutdown { drain: Duration::ZERO });
+        bench.node.run(bench.now);
+        while let Some(output) = bench.node.poll_output() {
+            bench.perform(output);
+        }
+        assert_eq!(bench.error(id), Some(expected));
+    }
+}
+
+/// What was due of a job leaves its rows before the job has other times.
+#[test]
+fn a_change_of_a_job_does_not_overtake_what_is_due() {
+    let scheduled = |schedule: &str| {
+        Arc::new(JobSpec { schedule: schedule.to_owned(), ..(*spec("a")).clone() })
+    };
+    let mut bench = Bench::start();
+    bench.write(Write::PutJob(scheduled("@every 10s")));
+    let clock = bench.now;
+    let time = Duration::from_secs(35);
+    bench.now = Now { mono: clock.mono + time, wall: clock.wall + time };
+    // The change comes in the turn in which all of it falls due.
+    let changed = bench.write(Write::PutJob(scheduled("@every 1h")));
+    assert!(matches!(changed, Reply::Written(_)));
+    assert_eq!(bench.launched.len(), 3);
+    bench.pass(Duration::from_secs(20));
+    assert_eq!(bench.launched.len(), 3);
+}

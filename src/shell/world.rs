@@ -78,8 +78,17 @@ impl Client {
 impl Backend for Client {
     async fn request(&self, request: Request) -> Reply {
         let (reply, answer) = oneshot::channel();
+        // What a node took that died may have been proposed.
+        let unanswered = match &request {
+            Request::Write(_) => RequestError::Unknown,
+            Request::Read(_)
+            | Request::Executions { .. }
+            | Request::Members
+            | Request::Status
+            | Request::Leave => RequestError::Stopping,
+        };
         match self.calls.try_send((request, reply)) {
-            Ok(()) => answer.await.unwrap_or(Reply::Failed(RequestError::Stopping)),
+            Ok(()) => answer.await.unwrap_or(Reply::Failed(unanswered)),
             Err(mpsc::error::TrySendError::Full(_)) => {
                 Reply::Failed(RequestError::Busy(QUEUE_LEN_MAX))
             }

@@ -46,6 +46,10 @@ situations! {
     SnapshotOverDivergedLog = "snapshot installed while log diverges",
     /// A snapshot came from another server.
     SnapshotInstalled = "snapshot installed",
+    /// A server died while a snapshot came in. Noted by whoever kills it.
+    SnapshotReceiverDied = "snapshot receiver died",
+    /// A server died while another one read a snapshot of its. Noted by whoever kills it.
+    SnapshotSenderDied = "snapshot sender died",
     /// Two servers voted for themselves in one term.
     TwoCandidatesInTerm = "two candidates in one term",
     /// An entry of an earlier term stood on a majority and was not committed (Raft, figure 8).
@@ -173,6 +177,6 @@ mod tests {
         other.note(Situation::LeaderInMinority);
         coverage.add(&other);
         assert_eq!(coverage.missing(), []);
-        assert_eq!(coverage.counts().map(|(_, count)| count).sum::<u64>() as usize, 45);
+        assert_eq!(coverage.counts().map(|(_, count)| count).sum::<u64>() as usize, 47);
     }
 }

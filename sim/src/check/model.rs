@@ -114,7 +114,8 @@ impl Model {
             Fate::Done => self.carry_out(&mut turn, &entry.command),
             Fate::Repeated | Fate::Rejected => false,
         };
-        if let (true, Some(id)) = (is_done, entry.id) {
+        // A rejection is an answer too: a copy that comes later is not carried out after all.
+        if let (Fate::Done, Some(id)) = (known, entry.id) {
             self.remember(id);
         }
         let fate = match (known, is_done) {

@@ -37,6 +37,8 @@ pub(super) enum Asker {
     Client(usize),
     /// A probe.
     Probe(usize),
+    /// Whoever expects a server to name no leader.
+    Leaderless,
     /// Nobody.
     Nobody,
 }
@@ -55,7 +57,8 @@ pub(super) struct Clients {
     count: usize,
     open: BTreeMap<OpId, Open>,
     op_last: u64,
-    has_tick: bool,
+    /// The write of [`TICK`] that is under way or was granted.
+    tick: Option<OpId>,
     /// The writes of the workload, and how many of them were acknowledged.
     writes: u64,
     granted: u64,
@@ -69,7 +72,7 @@ impl Clients {
             count: options.clients,
             open: BTreeMap::new(),
             op_last: 0,
-            has_tick: false,
+            tick: None,
             writes: 0,
             granted: 0,
             counts,
@@ -155,6 +158,9 @@ impl Sim {
             }
             Answer::Reply(_) => true,
         };
+        if self.clients.tick == Some(op) && !is_granted {
+            self.clients.tick = None;
+        }
         if is_granted && is_write {
             self.clients.granted += u64::from(is_workload);
             self.clients.counts.acked += 1;
@@ -172,6 +178,7 @@ impl Sim {
                 self.after(rests, Event::Client(client));
             }
             Asker::Probe(probe) => self.probe_answered(probe, via, is_write, answer),
+            Asker::Leaderless => self.status_answered(via, answer),
             Asker::Nobody => {}
         }
     }
@@ -183,9 +190,9 @@ impl Sim {
         }
         let via = self.some_server();
         let asker = Asker::Client(client);
-        if !self.clients.has_tick {
-            self.clients.has_tick = true;
+        if self.clients.tick.is_none() {
             return self.ask(asker, via, |sim, op| {
+                sim.clients.tick = Some(op);
                 let spec = sim.job(TICK, "@every 1s".to_owned(), op);
                 Request::Write(Write::PutJob(Arc::new(spec)))
             });
@@ -235,7 +242,12 @@ impl Sim {
             2 | 3 => Write::RunJob(name),
             _ => {
                 let schedule = self.some_schedule();
-                Write::PutJob(Arc::new(self.job(name.as_str(), schedule, op)))
+                let mut spec = self.job(name.as_str(), schedule, op);
+                if self.options.job_bytes > 0 {
+                    let command = "x".repeat(self.options.job_bytes as usize);
+                    spec.executor_config.insert("command".to_owned(), command);
+                }
+                Write::PutJob(Arc::new(spec))
             }
         }
     }

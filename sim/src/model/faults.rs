@@ -16,7 +16,16 @@ use crate::story::What;
 const DRAIN: Duration = Duration::from_secs(1);
 
 impl Sim {
-    pub(super) fn step(&mut self, number: usize) {
+    /// Steps of one time are done in the order of the plan, whichever of them a world has come
+    /// first.
+    pub(super) fn on_step(&mut self, number: usize) {
+        while self.steps_done <= number {
+            self.steps_done += 1;
+            self.step(self.steps_done - 1);
+        }
+    }
+
+    fn step(&mut self, number: usize) {
         let step = self.steps[number].clone();
         if self.layer.spares_faults() && step.action.is_fault() {
             return;
@@ -32,7 +41,7 @@ impl Sim {
     pub(super) fn target(&self, target: Target) -> usize {
         match target {
             Target::Host(host) => host,
-            Target::After(place) => (self.marked.unwrap_or(0) + place) % self.options.servers,
+            Target::After(place) => (self.mark.leader.unwrap_or(0) + place) % self.options.servers,
         }
     }
 
@@ -75,6 +84,7 @@ impl Sim {
             }
             Action::Break(a, b) => self.break_sessions(self.target(*a), self.target(*b)),
             Action::Loss(ppm) => self.net.set_loss(*ppm),
+            Action::Rest(rest) => self.options.rest = *rest,
             Action::Pause(target) => {
                 let host = self.target(*target);
                 self.machines[host].is_paused = self.machines[host].host.is_some();
@@ -91,28 +101,8 @@ impl Sim {
                 self.net.set_loss(self.options.loss);
                 self.heal(&all);
             }
-            Action::Expect(expect) => self.begin_probe(expect),
+            Action::Expect(expect) => self.expect(expect),
         }
-    }
-
-    /// Takes note of the leader: the one of the highest term that says it leads.
-    fn mark(&mut self) {
-        match self.leader() {
-            Some(index) if index < self.options.servers => self.marked = Some(index),
-            // A plan that a seed made marks whoever leads, if anybody does.
-            Some(_) | None if self.marked_is_needed() => {
-                self.violated("leader at the fault", "no server leads, and the plan marks one");
-            }
-            Some(_) | None => {}
-        }
-    }
-
-    /// Whether an expectation speaks of the marked leader.
-    fn marked_is_needed(&self) -> bool {
-        self.steps.iter().any(|step| {
-            let is_after = |target: &Target| matches!(target, Target::After(_));
-            matches!(step.action, Action::Expect(_)) && step.action.targets().iter().any(is_after)
-        })
     }
 
     /// The power fails.
@@ -388,8 +378,18 @@ impl Sim {
         }
     }
 
+    /// The line of an action with the machines' numbers in it.
+    fn in_numbers(&self, action: &Action) -> String {
+        let numbered = |word: &str| match word.parse::<Target>() {
+            Ok(target) => Target::Host(self.target(target)).to_string(),
+            Err(_) => word.to_owned(),
+        };
+        let words = |part: &str| part.split(',').map(numbered).collect::<Vec<_>>().join(",");
+        action.to_string().split(' ').map(words).collect::<Vec<_>>().join(" ")
+    }
+
     fn tell_fault(&mut self, host: Option<usize>, action: &Action) {
-        let text = action.to_string();
+        let text = self.in_numbers(action);
         self.tell_at(host, || What::Fault(text));
     }
 }

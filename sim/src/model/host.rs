@@ -1,8 +1,9 @@
 //! One boot of one node, seen from its machine: [`Host`].
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use cronclave::codec::snapshot::SnapshotFile;
 use cronclave::consensus::{Role, SnapshotTask, Status, TaskId};
 use cronclave::driver::{Turn, World, turn};
 use cronclave::id::{Boot, LogIndex, NodeId, RequestId, Term};
@@ -39,6 +40,10 @@ pub(crate) struct Host {
     pub(super) archive: Archive,
     pub(super) tasks: VecDeque<(TaskId, SnapshotTask)>,
     pub(super) is_installing: bool,
+    /// Whether a part of a snapshot has come in that is not installed yet.
+    pub(super) is_receiving: bool,
+    /// Snapshots that another server reads.
+    pub(super) sending: BTreeSet<SnapshotFile>,
     pub(super) open: BTreeMap<RequestId, OpId>,
     request_last: u64,
     /// The deadline of the node, by true time.
@@ -140,6 +145,7 @@ impl Sim {
             Ok(node) => node,
             Err(error) => return self.fail_to_boot(host, &error.to_string()),
         };
+        self.ids.insert((id, host));
         self.tell(host, || What::Up { boot: boots });
         self.machines[host].host = Some(Box::new(Host {
             id,
@@ -150,6 +156,8 @@ impl Sim {
             archive: Archive::default(),
             tasks: VecDeque::new(),
             is_installing: false,
+            is_receiving: false,
+            sending: BTreeSet::new(),
             open: BTreeMap::new(),
             request_last: 0,
             deadline: None,
@@ -182,6 +190,7 @@ impl Sim {
         let Some(dead) = machine.host.take() else { return };
         self.control.push(super::Control::Down(host));
         self.tell(host, || What::Down { why: why.to_owned() });
+        self.note_broken_off(&dead);
         for op in dead.open.into_values() {
             self.answered(op, &Answer::Lost);
         }
@@ -318,8 +327,8 @@ impl Sim {
         if let Some(host) = &mut self.machines[index].host {
             host.node = Some(node);
         }
-        let is_news =
-            (before.role, before.term, before.leader) != (shown.role, shown.term, shown.leader);
+        let is_news = self.options.is_server(index)
+            && (before.role, before.term, before.leader) != (shown.role, shown.term, shown.leader);
         if is_news {
             let leader = shown.leader.and_then(|id| self.host_with_id(id));
             self.tell(index, || What::Stands {
@@ -434,6 +443,7 @@ impl Sim {
             }
             Output::Event(event) => {
                 self.see(&Seen::Event { host: index, event: &event });
+                self.note_told(index, &event);
                 self.tell(index, || What::Event(event.to_string()));
             }
             Output::Stopped => self.end(index),

@@ -14,6 +14,7 @@
 //! | `links`, `net` | sessions between nodes, and what becomes of packets |
 //! | `process` | processes, which outlive their node |
 //! | `clients`, `probes` | who asks, and what has to come of it |
+//! | `expectations` | what a plan expects at a moment |
 //! | `faults` | what a plan does |
 //! | `ending` | when all is over |
 
@@ -22,6 +23,7 @@ mod clients;
 pub(crate) mod clock;
 mod disk;
 mod ending;
+mod expectations;
 mod faults;
 mod host;
 pub(crate) mod links;
@@ -32,17 +34,18 @@ mod process;
 mod snapshots;
 mod witness;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use cronclave::codec::snapshot::History;
 use cronclave::consensus::{SnapshotTask, TaskId};
-use cronclave::id::{ClusterId, ExecutionId};
+use cronclave::id::{ClusterId, ExecutionId, NodeId};
 use cronclave::time::Mono;
 
 use self::clients::Clients;
 use self::clock::MONO_BEGIN;
 use self::links::Packet;
-use self::machine::Machine;
+use self::machine::{Machine, host_name};
 use self::net::Net;
 use self::probes::Probes;
 pub(crate) use self::witness::Promises;
@@ -217,13 +220,18 @@ pub struct Counts {
 pub(crate) struct Sim {
     options: Options,
     steps: Vec<Step>,
+    /// How many of them are done.
+    steps_done: usize,
     end: Mono,
     now: Mono,
     machines: Vec<Machine>,
     net: Net,
     /// From whom each machine's sessions hang.
     hung: Vec<Vec<bool>>,
-    marked: Option<usize>,
+    /// What was there at the plan's last mark.
+    mark: expectations::Mark,
+    /// Whether an expectation speaks of what nodes tell.
+    hears_events: bool,
     due: Vec<(Mono, Event)>,
     sent: Vec<Sent>,
     control: Vec<Control>,
@@ -240,6 +248,8 @@ pub(crate) struct Sim {
     story: Story,
     traced: Option<Trace>,
     serial: u64,
+    /// The ids that nodes had, and on which machines.
+    ids: BTreeSet<(NodeId, usize)>,
     events: u64,
     turns: u64,
     packets: u64,
@@ -273,10 +283,12 @@ impl Sim {
             story: witness::story(plan),
             options,
             steps: plan.steps.clone(),
+            steps_done: 0,
             end: MONO_BEGIN + plan.end,
             now: MONO_BEGIN,
             machines,
-            marked: None,
+            mark: expectations::Mark::default(),
+            hears_events: expectations::hears_events(plan),
             due: Vec::new(),
             sent: Vec::new(),
             control: Vec::new(),
@@ -284,6 +296,7 @@ impl Sim {
             telling,
             traced: traced.then(Trace::default),
             serial: 0,
+            ids: BTreeSet::new(),
             events: 0,
             turns: 0,
             packets: 0,
@@ -332,6 +345,15 @@ impl Sim {
         self.story
     }
 
+    /// The ids that nodes had, each in both ways in which it is written, with their machines' names.
+    pub(crate) fn names(&self) -> Vec<(String, String)> {
+        let both = |(id, host): &(NodeId, usize)| {
+            let name = host_name(*host);
+            [(format!("{id:?}"), name.clone()), (id.to_string(), name)]
+        };
+        self.ids.iter().flat_map(both).collect()
+    }
+
     /// What was counted.
     pub(crate) fn counts(&self) -> Counts {
         Counts {
@@ -360,7 +382,7 @@ impl Sim {
         }
         self.events += 1;
         match event {
-            Event::Step(number) => self.step(number),
+            Event::Step(number) => self.on_step(number),
             Event::Turn { host, .. } => self.on_turn(host),
             Event::Wake { host, at, .. } => self.on_wake(host, at),
             Event::Packet { from, to, packet } => self.on_packet(from, to, packet),

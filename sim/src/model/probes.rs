@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cronclave::id::NodeName;
 use cronclave::node::request::{Consistency, Reply, Request, RequestError, Write};
 use cronclave::time::Mono;
 
 use super::clients::{Asker, PATIENCE};
 use super::{Event, Sim};
 use crate::check::seen::Answer;
-use crate::plan::Expect;
+use crate::plan::Target;
 
 /// A cluster that works grants so many writes, and so many reads, in [`PROGRESS_SPAN`].
 const GRANTED_MIN: usize = 50;
@@ -22,7 +21,7 @@ const PROGRESS_ATTEMPTS: usize = 150;
 /// For how long they are made.
 const PROGRESS_SPAN: Duration = Duration::from_secs(3);
 
-/// How many requests are made of each server that is to stand still.
+/// How many requests are made of each server that is to stand still, or has no space.
 const STILL_ATTEMPTS: usize = 100;
 
 /// How far apart they are.
@@ -31,13 +30,15 @@ const STILL_EVERY: Duration = Duration::from_millis(50);
 /// Probes write jobs of so many names, so that they do not fill the state.
 const NAMES: usize = 40;
 
-/// What is expected, without whom.
+/// What is expected, without whom: see [`crate::plan::Expect`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wanted {
+pub(super) enum Wanted {
     Progress,
     Still,
-    ReadOnly,
     Either,
+    Full,
+    ReadOnly,
+    Writes,
 }
 
 /// What came of the requests to one server.
@@ -45,6 +46,8 @@ enum Wanted {
 struct Tally {
     written: usize,
     read: usize,
+    /// Refused for want of space, by the name of a server that has none.
+    full: usize,
     refused: usize,
     unknown: usize,
     silent: usize,
@@ -60,7 +63,19 @@ struct Probe {
     every: Duration,
     tallies: BTreeMap<usize, Tally>,
     starts: u64,
-    is_judged: bool,
+    judged_at: Option<Mono>,
+}
+
+impl Probe {
+    fn told(&self, written: usize, read: usize) -> String {
+        let hosts: Vec<String> = self.hosts.iter().map(|host| format!("n{}", host + 1)).collect();
+        format!(
+            "{}, asked from {} on: {written} writes and {read} reads granted: {:?}",
+            hosts.join(","),
+            self.since,
+            self.tallies
+        )
+    }
 }
 
 /// All probes of a run, and how often each kind was judged.
@@ -72,28 +87,24 @@ pub(super) struct Probes {
 impl Probes {
     /// Whether one is not over yet.
     pub(super) fn is_busy(&self) -> bool {
-        self.all.iter().any(|probe| !probe.is_judged)
+        self.all.iter().any(|probe| probe.judged_at.is_none())
     }
 
+    /// Whether others were asked meanwhile who may have worked.
     fn works_elsewhere(&self, than: usize) -> bool {
-        let works = |probe: &Probe| {
-            matches!(probe.wanted, Wanted::Progress | Wanted::Either) && !probe.is_judged
-        };
+        let since = self.all[than].since;
+        let may_work = |wanted| !matches!(wanted, Wanted::Still | Wanted::Full | Wanted::ReadOnly);
+        let meanwhile = |probe: &Probe| probe.judged_at.is_none_or(|at| at > since);
+        let works = |probe: &Probe| may_work(probe.wanted) && meanwhile(probe);
         self.all.iter().enumerate().any(|(at, probe)| at != than && works(probe))
     }
 }
 
 impl Sim {
-    pub(super) fn begin_probe(&mut self, expect: &Expect) {
-        let (wanted, targets) = match expect {
-            Expect::Progress(targets) => (Wanted::Progress, targets),
-            Expect::Still(targets) => (Wanted::Still, targets),
-            Expect::ReadOnly(targets) => (Wanted::ReadOnly, targets),
-            Expect::Either(targets) => (Wanted::Either, targets),
-        };
+    pub(super) fn begin_probe(&mut self, wanted: Wanted, targets: &[Target]) {
         let hosts: Vec<usize> = targets.iter().map(|&target| self.target(target)).collect();
         let (wants, every) = match wanted {
-            Wanted::Still | Wanted::ReadOnly => {
+            Wanted::Still | Wanted::Full | Wanted::ReadOnly | Wanted::Writes => {
                 (STILL_ATTEMPTS * hosts.len(), STILL_EVERY / count(&hosts))
             }
             Wanted::Progress | Wanted::Either => {
@@ -103,27 +114,26 @@ impl Sim {
         };
         let (since, starts) = (self.now, self.starts);
         let tallies = BTreeMap::new();
-        let is_judged = false;
+        let judged_at = None;
         let probe =
-            Probe { wanted, hosts, since, made: 0, wants, every, tallies, starts, is_judged };
+            Probe { wanted, hosts, since, made: 0, wants, every, tallies, starts, judged_at };
+        if wanted == Wanted::Still {
+            probe.hosts.iter().for_each(|&host| self.ask_for_leader(host));
+        }
         self.probes.all.push(probe);
         self.after(Duration::ZERO, Event::Probe(self.probes.all.len() - 1));
     }
 
-    /// Servers without a quorum, whose lease is over, name no leader when they are asked.
-    fn ask_who_leads(&mut self, number: usize) {
-        let probe = &self.probes.all[number];
-        if probe.wanted == Wanted::Still {
-            for via in probe.hosts.clone() {
-                self.ask(Asker::Probe(number), via, |_, _| Request::Status);
-            }
-        }
+    /// A server without a quorum, whose lease is over, names no leader.
+    fn ask_for_leader(&mut self, index: usize) {
+        self.promises.compared("stands still", 1);
+        self.ask(Asker::Leaderless, index, |_, _| Request::Status);
     }
 
-    fn on_leader_named(&mut self, number: usize, via: usize, leader: Option<&NodeName>) {
-        self.promises.compared("stands still", 1);
-        if let (Wanted::Still, Some(leader)) = (self.probes.all[number].wanted, leader) {
-            let text = format!("n{} names {leader} leader, without a quorum", via + 1);
+    pub(super) fn status_answered(&mut self, index: usize, answer: &Answer) {
+        let Answer::Reply(Reply::Status(status)) = answer else { return };
+        if let Some(leader) = &status.leader {
+            let text = format!("n{} names {leader} leader, without a quorum", index + 1);
             self.violated("stands still", &text);
         }
     }
@@ -135,10 +145,6 @@ impl Sim {
         }
         let made = probe.made;
         probe.made += 1;
-        if made == 0 || probe.made == probe.wants {
-            self.ask_who_leads(number);
-        }
-        let probe = &self.probes.all[number];
         let via = probe.hosts[made % probe.hosts.len()];
         let every = probe.every;
         let is_last = probe.made == probe.wants;
@@ -162,15 +168,15 @@ impl Sim {
         is_write: bool,
         answer: &Answer,
     ) {
-        if let Answer::Reply(Reply::Status(status)) = answer {
-            return self.on_leader_named(number, via, status.leader.as_ref());
-        }
+        let is_full = matches!(answer, Answer::Reply(Reply::Failed(RequestError::DiskFull(text)))
+            if self.names_a_full_disk(text));
         let tally = self.probes.all[number].tallies.entry(via).or_default();
         let of = match answer {
             Answer::Reply(Reply::Failed(
                 RequestError::Unknown | RequestError::UnknownDiskFull(_),
             ))
             | Answer::Lost => &mut tally.unknown,
+            Answer::Reply(Reply::Failed(_)) if is_full => &mut tally.full,
             Answer::Reply(Reply::Failed(_)) | Answer::Unheard => &mut tally.refused,
             Answer::Silence => &mut tally.silent,
             Answer::Reply(_) if is_write => &mut tally.written,
@@ -182,19 +188,13 @@ impl Sim {
     fn judge(&mut self, number: usize) {
         let works_elsewhere = self.probes.works_elsewhere(number);
         let agents_work = self.agents_work(&self.probes.all[number].hosts);
-        let started = self.starts;
+        let (now, started) = (self.now, self.starts);
         let probe = &mut self.probes.all[number];
-        probe.is_judged = true;
+        probe.judged_at = Some(now);
         let (written, read, silent) = probe.tallies.values().fold((0, 0, 0), |sum, tally| {
             (sum.0 + tally.written, sum.1 + tally.read, sum.2 + tally.silent)
         });
-        let hosts: Vec<String> = probe.hosts.iter().map(|host| format!("n{}", host + 1)).collect();
-        let told = format!(
-            "{}, asked from {} on: {written} writes and {read} reads granted: {:?}",
-            hosts.join(","),
-            probe.since,
-            probe.tallies
-        );
+        let told = probe.told(written, read);
         let started = started - probe.starts;
         let wanted = probe.wanted;
         let mut complaints = Vec::new();
@@ -218,6 +218,19 @@ impl Sim {
                     complaints.push(("stands still", text));
                 }
             }
+            Wanted::Full => {
+                let half = STILL_ATTEMPTS / 2;
+                let all = Tally { read: half, full: half, ..Tally::default() };
+                if probe.hosts.iter().any(|host| probe.tallies.get(host) != Some(&all)) {
+                    let text = format!("not every write is refused for space by {told}");
+                    complaints.push(("full disks", text));
+                }
+            }
+            Wanted::Writes => {
+                if written < probe.wants / 2 {
+                    complaints.push(("writes", format!("not every write is granted by {told}")));
+                }
+            }
             Wanted::Either => {}
         }
         if silent > 0 {
@@ -227,6 +240,8 @@ impl Sim {
         match wanted {
             Wanted::Progress => self.promises.compared("progress", 1),
             Wanted::Still | Wanted::ReadOnly => self.promises.compared("stands still", 1),
+            Wanted::Full => self.promises.compared("full disks", 1),
+            Wanted::Writes => self.promises.compared("writes", 1),
             Wanted::Either => {}
         }
         for (checker, text) in complaints {
@@ -236,14 +251,22 @@ impl Sim {
 }
 
 impl Sim {
-    /// Whether every agent runs and is reached by these servers; without agents, whether there are
+    /// Whether a refusal names a server that has no space.
+    fn names_a_full_disk(&self, text: &str) -> bool {
+        self.machines.iter().enumerate().any(|(index, machine)| {
+            machine.ill.is_full && text.starts_with(&format!("server n{} cannot write", index + 1))
+        })
+    }
+
+    /// Whether every agent runs, can write and is reached by these servers; without agents, whether there are
     /// none, since servers run the jobs then.
     fn agents_work(&self, hosts: &[usize]) -> bool {
         let servers = self.options.servers;
         (servers..servers + self.options.agents).all(|agent| {
             let machine = &self.machines[agent];
             let cut = |&host: &usize| self.net.is_cut(host, agent) || self.net.is_cut(agent, host);
-            machine.host.is_some() && !machine.is_paused && !hosts.iter().any(cut)
+            let is_ill = machine.is_paused || machine.ill.is_full || machine.ill.hangs;
+            machine.host.is_some() && !is_ill && !hosts.iter().any(cut)
         })
     }
 }

@@ -5,7 +5,9 @@ use cronclave::consensus::{SnapshotDone, SnapshotTask, TaskId};
 use cronclave::node::io::Input;
 
 use super::archive::Task;
+use super::host::Host;
 use super::{Event, Sim};
+use crate::check::coverage::Situation;
 use crate::check::seen::Seen;
 
 impl Sim {
@@ -55,6 +57,7 @@ impl Sim {
     }
 
     fn perform_task(&mut self, index: usize, id: TaskId, task: SnapshotTask, is_full: bool) {
+        self.note_task(index, &task);
         let snapshots = &mut self.machines[index].snapshots;
         let done = if let (SnapshotTask::Receive { file, .. }, true) = (&task, is_full) {
             snapshots.discard(*file);
@@ -63,8 +66,34 @@ impl Sim {
         } else {
             task.perform(snapshots, &History::default())
         };
-        if let Some(done) = done {
-            self.give(index, Input::SnapshotDone { id, done });
+        let Some(done) = done else { return };
+        self.give(index, Input::SnapshotDone { id, done });
+    }
+
+    /// Takes note of what the task means for the snapshots that are on their way.
+    fn note_task(&mut self, index: usize, task: &SnapshotTask) {
+        let Some(host) = &mut self.machines[index].host else { return };
+        match task {
+            SnapshotTask::Receive { .. } => host.is_receiving = true,
+            SnapshotTask::Read { file, .. } => {
+                host.sending.insert(*file);
+            }
+            SnapshotTask::Close { file } => {
+                host.sending.remove(file);
+            }
+            SnapshotTask::Discard { .. } => host.is_receiving = false,
+            SnapshotTask::Verify { .. } | SnapshotTask::Install { .. } | SnapshotTask::Build(_) => {
+            }
+        }
+    }
+
+    /// A node dies, and with it what was on its way.
+    pub(super) fn note_broken_off(&mut self, dead: &Host) {
+        if dead.is_receiving {
+            self.checkers.note(Situation::SnapshotReceiverDied);
+        }
+        if !dead.sending.is_empty() {
+            self.checkers.note(Situation::SnapshotSenderDied);
         }
     }
 
@@ -107,12 +136,16 @@ impl Sim {
         self.snapshots_installed += 1;
         if let Some(host) = &mut self.machines[index].host {
             host.is_installing = false;
+            host.is_receiving = false;
         }
         self.give(index, Input::SnapshotDone { id, done: SnapshotDone::Installed });
         self.work_on(index);
     }
 
     fn show_snapshot(&mut self, index: usize) {
+        if self.layer.loses_snapshots() {
+            return;
+        }
         if let Some(newest) = self.machines[index].snapshots.newest() {
             self.see(&Seen::Snapshot { host: index, index: newest.index() });
         }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::Sim;
-use super::clock::true_wall;
+use super::clock::{MONO_BEGIN, true_wall};
 use super::host::Host;
 use super::machine::{Machine, host_name};
 use crate::check::coverage::Situation;
@@ -127,7 +127,12 @@ fn may_lose(plan: &Plan) -> bool {
 impl Sim {
     /// Shows something to the checkers.
     pub(super) fn see(&mut self, seen: &Seen<'_>) {
-        self.checkers.observe(self.now, self.wall(), seen);
+        self.checkers.observe(self.since_begin(), self.wall(), seen);
+    }
+
+    /// The simulation's clock as a plan counts it.
+    pub(crate) fn since_begin(&self) -> Mono {
+        Mono::ZERO + self.now.saturating_since(MONO_BEGIN)
     }
 
     /// The true civil time.
@@ -137,7 +142,7 @@ impl Sim {
 
     /// Something does not hold that no checker of its own watches.
     pub(super) fn violated(&mut self, checker: &'static str, text: &str) {
-        let broken = Broken { checker, at: self.now, text: text.to_owned() };
+        let broken = Broken { checker, at: self.since_begin(), text: text.to_owned() };
         self.promises.broken.push(broken);
     }
 
@@ -152,7 +157,8 @@ impl Sim {
         }
         let what = what();
         if !what.is_detail() || self.telling == Telling::Full {
-            self.story.moments.push(Moment { at: self.now, host, what });
+            let at = self.since_begin();
+            self.story.moments.push(Moment { at, host, what });
         }
     }
 
@@ -166,6 +172,7 @@ impl Sim {
     ) {
         if self.telling == Telling::Full {
             let label = packet.label().to_owned();
+            let arrives = arrives.map(|at| Mono::ZERO + at.saturating_since(MONO_BEGIN));
             self.tell(from, || What::Message { to, label, arrives });
         }
     }
@@ -216,7 +223,7 @@ impl Sim {
 
     fn note_disturbance(&mut self, action: &Action, targets: &[usize]) {
         let all = 0..self.machines.len();
-        let now = self.now;
+        let now = self.since_begin();
         match action {
             Action::HealAll => all.for_each(|host| self.checkers.calm(now, host)),
             Action::Loss(_) | Action::Partition(_) | Action::Isolate(..) => {

@@ -116,14 +116,22 @@ impl Mutant {
     /// What has to notice it.
     pub fn watch(self) -> Watch {
         match self {
-            Self::VotesForgotten => Watch::Checkers(&["election"]),
+            // Peers let no vote through that is older than its candidate's log, so a cluster that
+            // has forgotten its terms stands still before it elects twice.
+            Self::VotesForgotten => Watch::Checkers(&["election", "progress"]),
             Self::EarlyCompletion => Watch::Checkers(&["committed on quorum", "durability"]),
             Self::SnapshotUnsynced => {
                 Watch::Checkers(&["committed entries immutable", "halts", "durability"])
             }
-            Self::OldIdentity => {
-                Watch::Checkers(&["committed on quorum", "durability", "leader completeness"])
-            }
+            // A leader hears nothing that takes back what was confirmed, so the wiped server may as
+            // well stay empty for ever.
+            Self::OldIdentity => Watch::Checkers(&[
+                "committed on quorum",
+                "durability",
+                "leader completeness",
+                "committed entries immutable",
+                "settles",
+            ]),
             Self::StartedTwice => Watch::Checkers(&["run ledger"]),
             Self::RowDropped => Watch::Checkers(&["run ledger", "linearizability"]),
             Self::StaleReads => Watch::Checkers(&["linearizability"]),

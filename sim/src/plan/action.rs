@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::{Expect, Range};
+
 /// A machine, by its number or by its place after the leader at the last [`Action::Mark`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Target {
@@ -70,25 +72,11 @@ pub enum Clock {
     Well,
 }
 
-/// What has to hold from a moment on. It is judged by requests to the servers it names.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Expect {
-    /// These servers have a quorum: they have a leader, acknowledge and answer.
-    Progress(Vec<Target>),
-    /// These servers have none: they name no leader, acknowledge and answer nothing, and nothing
-    /// starts.
-    Still(Vec<Target>),
-    /// Too few disks have room: these servers acknowledge no write, and nothing starts. They may
-    /// name a leader and answer reads.
-    ReadOnly(Vec<Target>),
-    /// Safe either way: what is acknowledged is checked as ever, and nothing is asked of progress.
-    Either(Vec<Target>),
-}
-
 /// One thing that is done.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// Takes note of the leader, for [`Target::After`]. The run fails if there is none.
+    /// Takes note of the leader, for [`Target::After`], and of the moment, for [`Expect`]. The run
+    /// fails if nobody leads and an expectation speaks of the leader.
     Mark,
     /// The power fails: the node and all processes of the machine die.
     Crash(Target, Keep),
@@ -129,6 +117,8 @@ pub enum Action {
     Break(Target, Target),
     /// From here on so many of a million packets are lost.
     Loss(u32),
+    /// From here on a client rests so long between two requests.
+    Rest(Range),
     /// The process stands still; its clocks and its disk go on.
     Pause(Target),
     /// Ends [`Action::Pause`].
@@ -142,7 +132,7 @@ pub enum Action {
     Heal(Vec<Target>),
     /// The same for all machines.
     HealAll,
-    /// Something has to hold from here on, for [`Expect`]'s span.
+    /// Something has to hold.
     Expect(Expect),
 }
 
@@ -151,6 +141,7 @@ impl Action {
     pub fn is_fault(&self) -> bool {
         match self {
             Self::Mark
+            | Self::Rest(_)
             | Self::Restart(_)
             | Self::Mend(..)
             | Self::Resume(_)

@@ -19,6 +19,7 @@
 //! the last `mark`, `@1` the server after it, and so on around.
 
 mod action;
+mod expect;
 mod generate;
 mod options;
 mod text;
@@ -26,7 +27,8 @@ mod text;
 use std::fmt;
 use std::time::Duration;
 
-pub use self::action::{Action, Clock, Disk, Expect, Keep, Place, Target, Way};
+pub use self::action::{Action, Clock, Disk, Keep, Place, Target, Way};
+pub use self::expect::Expect;
 pub use self::generate::generate;
 pub use self::options::{Options, Range};
 pub use self::text::ParseError;

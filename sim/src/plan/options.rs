@@ -63,6 +63,8 @@ pub struct Options {
     pub jobs: usize,
     /// How many of a hundred requests are reads.
     pub reads: u32,
+    /// The bytes of the command of each job that clients write, besides all else.
+    pub job_bytes: u32,
     /// The shortest period of the jobs, in seconds.
     pub period: u32,
     /// How long processes run.
@@ -99,6 +101,7 @@ impl Default for Options {
             rest: Range::micros(100_000, 400_000),
             jobs: 8,
             reads: 40,
+            job_bytes: 0,
             period: 1,
             run: Range::micros(5_000, 400_000),
             fails: 10,
@@ -140,6 +143,7 @@ impl Options {
             rest: Range::micros(rest / 4, rest),
             jobs: pick(rng, &[3, 8, 20, 60]) as usize,
             reads: rng.random_range(10..=60),
+            job_bytes: 0,
             period: *[1, 1, 2, 5].choose(rng).expect("not empty"),
             run: Range::micros(run / 100, run),
             fails: *[0, 10, 50].choose(rng).expect("not empty"),

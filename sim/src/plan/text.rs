@@ -56,7 +56,7 @@ impl fmt::Display for Target {
 }
 
 /// Targets with commas between them.
-struct List<'a>(&'a [Target]);
+pub(super) struct List<'a>(pub(super) &'a [Target]);
 
 impl fmt::Display for List<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -116,6 +116,7 @@ impl fmt::Display for Action {
             Self::Hang(from, to) => write!(f, "hang {from} {to}"),
             Self::Break(a, b) => write!(f, "break {a} {b}"),
             Self::Loss(ppm) => write!(f, "loss {ppm}"),
+            Self::Rest(rest) => write!(f, "rest {rest}"),
             Self::Pause(target) => write!(f, "pause {target}"),
             Self::Resume(target) => write!(f, "resume {target}"),
             Self::Clock(target, clock) => match clock {
@@ -126,14 +127,7 @@ impl fmt::Display for Action {
             Self::Leave(target) => write!(f, "leave {target}"),
             Self::Heal(targets) => write!(f, "heal {}", List(targets)),
             Self::HealAll => f.write_str("heal all"),
-            Self::Expect(Expect::Progress(targets)) => {
-                write!(f, "expect progress {}", List(targets))
-            }
-            Self::Expect(Expect::Still(targets)) => write!(f, "expect still {}", List(targets)),
-            Self::Expect(Expect::ReadOnly(targets)) => {
-                write!(f, "expect read-only {}", List(targets))
-            }
-            Self::Expect(Expect::Either(targets)) => write!(f, "expect either {}", List(targets)),
+            Self::Expect(expect) => write!(f, "expect {expect}"),
         }
     }
 }
@@ -190,7 +184,15 @@ fn seconds(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_micros((number * 1e6).round() as u64))
 }
 
-fn target(text: &str) -> Result<Target, String> {
+impl FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        target(text)
+    }
+}
+
+pub(super) fn target(text: &str) -> Result<Target, String> {
     let wanted = || format!("{text:?} is no machine: n1, n2, ... or @0, @1, ...");
     if let Some(number) = text.strip_prefix('n') {
         let number: usize = number.parse().map_err(|_| wanted())?;
@@ -200,11 +202,11 @@ fn target(text: &str) -> Result<Target, String> {
     place.map(Target::After).ok_or_else(wanted)
 }
 
-fn targets(text: &str) -> Result<Vec<Target>, String> {
+pub(super) fn targets(text: &str) -> Result<Vec<Target>, String> {
     text.split(',').map(target).collect()
 }
 
-fn number<T: FromStr>(text: &str) -> Result<T, String> {
+pub(super) fn number<T: FromStr>(text: &str) -> Result<T, String> {
     text.parse().map_err(|_| format!("{text:?} is no number that fits here"))
 }
 
@@ -253,16 +255,14 @@ impl FromStr for Action {
             ["hang", from, to] => Self::Hang(target(from)?, target(to)?),
             ["break", a, b] => Self::Break(target(a)?, target(b)?),
             ["loss", ppm] => Self::Loss(number(ppm)?),
+            ["rest", range] => Self::Rest(range.parse()?),
             ["pause", host] => Self::Pause(target(host)?),
             ["resume", host] => Self::Resume(target(host)?),
             ["clock", host, what] => Self::Clock(target(host)?, clock(what)?),
             ["leave", host] => Self::Leave(target(host)?),
             ["heal", "all"] => Self::HealAll,
             ["heal", hosts] => Self::Heal(targets(hosts)?),
-            ["expect", "progress", hosts] => Self::Expect(Expect::Progress(targets(hosts)?)),
-            ["expect", "still", hosts] => Self::Expect(Expect::Still(targets(hosts)?)),
-            ["expect", "read-only", hosts] => Self::Expect(Expect::ReadOnly(targets(hosts)?)),
-            ["expect", "either", hosts] => Self::Expect(Expect::Either(targets(hosts)?)),
+            ["expect", ref what @ ..] => Self::Expect(Expect::parse(what)?),
             _ => return Err(format!("{text:?} is no action that a plan knows")),
         })
     }
@@ -324,7 +324,7 @@ impl FromStr for Range {
 impl Options {
     /// Every option with its value, in the order in which they are printed.
     pub fn pairs(&self) -> Vec<(String, String)> {
-        let pairs: [(&str, &dyn fmt::Display); 22] = [
+        let pairs: [(&str, &dyn fmt::Display); 23] = [
             ("seed", &self.seed),
             ("servers", &self.servers),
             ("agents", &self.agents),
@@ -341,6 +341,7 @@ impl Options {
             ("rest", &self.rest),
             ("jobs", &self.jobs),
             ("reads", &self.reads),
+            ("job-bytes", &self.job_bytes),
             ("period", &self.period),
             ("run", &self.run),
             ("fails", &self.fails),
@@ -375,6 +376,7 @@ impl Options {
             "rest" => self.rest = value.parse().map_err(told)?,
             "jobs" => self.jobs = number(value).map_err(told)?,
             "reads" => self.reads = number(value).map_err(told)?,
+            "job-bytes" => self.job_bytes = number(value).map_err(told)?,
             "period" => self.period = number(value).map_err(told)?,
             "run" => self.run = value.parse().map_err(told)?,
             "fails" => self.fails = number(value).map_err(told)?,
@@ -406,6 +408,9 @@ impl Plan {
                 return Err(format!("{name} {value}: at most 1000000, parts in a million"));
             }
         }
+        if options.job_bytes > 500_000 {
+            return Err("job-bytes: at most 500000".to_owned());
+        }
         if options.jobs == 0 || options.period == 0 || options.segment_kb < 8 {
             return Err("jobs and period are at least 1, segment-kb at least 8".to_owned());
         }
@@ -430,7 +435,7 @@ impl Action {
     /// The machines that it names.
     pub fn targets(&self) -> Vec<Target> {
         match self {
-            Self::Mark | Self::Loss(_) | Self::HealAll => Vec::new(),
+            Self::Mark | Self::Loss(_) | Self::Rest(_) | Self::HealAll => Vec::new(),
             Self::Crash(target, _)
             | Self::Kill(target)
             | Self::Stop(target)
@@ -453,13 +458,8 @@ impl Action {
             | Self::Hang(a, b)
             | Self::Break(a, b) => vec![*a, *b],
             Self::Partition(blocks) => blocks.concat(),
-            Self::Heal(targets)
-            | Self::Expect(
-                Expect::Progress(targets)
-                | Expect::Still(targets)
-                | Expect::ReadOnly(targets)
-                | Expect::Either(targets),
-            ) => targets.clone(),
+            Self::Heal(targets) => targets.clone(),
+            Self::Expect(expect) => expect.targets(),
         }
     }
 }
@@ -485,6 +485,7 @@ clients 2
 rest 100000..400000us
 jobs 8
 reads 40
+job-bytes 0
 period 1
 run 5000..400000us
 fails 10
@@ -518,6 +519,7 @@ t=16.000 lag n1 n2 0.250
 t=16.000 hang n1 n2
 t=16.000 break n1 n2
 t=16.000 loss 5000
+t=16.000 rest 1000..5000us
 t=17.000 pause n4
 t=18.000 resume n4
 t=18.000 clock n4 jump=-3600000
@@ -529,7 +531,7 @@ t=21.000 heal all
 t=22.000 expect progress @1,@2
 t=22.000 expect still n1
 t=22.000 expect either n1
-t=22.000 expect read-only n1,n2
+t=22.000 expect event @0 DiskFull
 t=30.000 end
 ";
 
@@ -539,7 +541,7 @@ t=30.000 end
         assert_eq!(plan.to_string(), TEXT);
         assert_eq!(plan.options.servers, 5);
         assert_eq!(plan.end, Duration::from_secs(30));
-        assert_eq!(plan.steps.len(), 37);
+        assert_eq!(plan.steps.len(), 36);
     }
 
     #[test]

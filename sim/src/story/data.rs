@@ -221,7 +221,7 @@ mod tests {
                 at(7, What::Event("a\"</script>\u{1}".into())),
                 at(8, What::Message { to: 1, label: "vote".into(), arrives }),
                 at(8, What::Message { to: 1, label: "vote".into(), arrives: None }),
-                at(9, What::Fault("pause".into())),
+                at(9, What::Fault("pause n1".into())),
             ],
         };
         let moments: Vec<&Moment> = story.moments.iter().collect();

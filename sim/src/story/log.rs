@@ -7,7 +7,7 @@
 //! ```text
 //!         time     n1    n2    n3   last/commit/apply  what
 //!     3.000000 *   L4    |     |        310/310/310    leads term 4
-//!     3.100000 !    *    |     |                       FAULT partition n1 | n2 n3
+//!     3.100000 !    *    |     |                       FAULT partition n1 n2,n3
 //!     3.600000 ?    *    C5    |        310/310/310    asks for votes, term 5
 //! ```
 //!
@@ -220,7 +220,7 @@ mod tests {
                 at(1_000, None, What::Client("put nightly via n1: acknowledged".into())),
                 at(2_000, Some(3), What::Process("starts nightly#1".into())),
                 at(2_500, Some(3), What::Process("ends nightly#1: 0".into())),
-                at(3_000, None, What::Fault("t=3.000 partition n1 | n2 n3".into())),
+                at(3_000, None, What::Fault("t=3.000 partition n1 n2,n3".into())),
                 at(3_100, Some(0), message("append", arrives)),
                 at(3_200, Some(0), message("vote", None)),
                 at(3_250, Some(0), stands(Role::Leader, 1, None, Some(123_456))),

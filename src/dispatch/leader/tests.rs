@@ -253,3 +253,24 @@ fn a_manual_run_without_a_node_says_which_tags_do_not_match() {
     assert_eq!(error, "no node that answers matches the tags role=db:1");
     assert_ne!(job.revision, Revision(0));
 }
+
+#[test]
+fn before_a_job_is_changed_everything_that_was_due_is_claimed_and_waits_no_longer() {
+    let mut bench = Bench::new(&[("alpha", &[])]);
+    bench.put("@every 10s", &[]);
+    let overdue = |bench: &mut Bench| {
+        let job = Arc::clone(bench.state.jobs().next().unwrap());
+        bench.leader.claim_before_change(bench.now, &bench.state, &job, &bench.nodes)
+    };
+    assert_eq!(overdue(&mut bench), Some(Vec::new()));
+    bench.pass(Duration::from_secs(25));
+    let claims = overdue(&mut bench).unwrap();
+    assert_eq!(dues(&claims), [1_010, 1_020]);
+    assert!(claims.iter().all(|claim| targets(claim) == 1));
+    bench.nodes[0].session = None;
+    let claims = overdue(&mut bench).unwrap();
+    let changed = |plan: &Plan| matches!(plan, Plan::Miss(reason) if reason.contains("changed"));
+    assert!(claims.len() == 2 && claims.iter().all(|claim| changed(&claim.plan)));
+    bench.pass(Duration::from_secs(10 * CLAIMS_MAX as u64));
+    assert_eq!(overdue(&mut bench), None, "they need more than one entry");
+}

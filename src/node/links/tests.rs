@@ -191,3 +191,26 @@ fn only_a_server_of_the_same_cluster_that_speaks_of_this_boot_is_believed() {
     assert_eq!(told(Hello { cluster: None, ..hello("b", 1, 1) }, 5), None);
     assert_eq!(told(Hello { cluster: Some(ClusterId(8)), ..hello("b", 1, 1) }, 5), None);
 }
+
+/// A server that came back without its disk is dialled as who it was, while it dials already.
+#[test]
+fn who_has_to_dial_dials_again_whoever_began_the_session_that_ended() {
+    let (me, other) = (hello("a", 5, 1), hello("b", 1, 1));
+    let mut links = Links::new(me, BTreeMap::new(), 1);
+    let (now, session) = (Mono::from_micros(1), SessionId(1));
+    links.want(now, BTreeMap::from([(other.id, other.peer_addr.clone())]));
+    links.on_connected(now, session, None, "127.0.0.1:1".parse().unwrap());
+    let messages = vec![Message::Hello(Box::new(other))];
+    let payload = encode(&Envelope { wall: Wall::from_micros(0), messages });
+    assert!(is_up(&links.on_frame(now, session, &payload, |_| None)));
+    links.on_timeout(now);
+    let dials = |outputs: Vec<Output>| {
+        outputs.iter().filter(|output| matches!(output, Output::Dial { .. })).count()
+    };
+    let at = |mono: Mono| Now { mono, wall: Wall::from_micros(0) };
+    assert_eq!(dials(links.flush(at(now))), 0);
+    links.on_disconnected(now, session);
+    let later = now + BACKOFF_MAX;
+    links.on_timeout(later);
+    assert_eq!(dials(links.flush(at(later))), 1);
+}

@@ -74,11 +74,11 @@ fn every_text_is_escaped() {
 #[test]
 fn faults_and_violations_are_there_without_a_script() {
     let story = story(vec![
-        fault(1_000_000, "t=1.000 partition n1 | n2 n3"),
-        at(1_500_000, Some(1), What::Fault("crash torn".into())),
+        fault(1_000_000, "t=1.000 partition n1 n2,n3"),
+        at(1_500_000, Some(1), What::Fault("crash n2 keep=torn".into())),
         leads(2_000_000, 0, 3),
         violation(2_500_000, "election safety", "n1 and n2 lead in term 3"),
-        fault(3_000_000, "heal"),
+        fault(3_000_000, "heal all"),
         fault(4_000_000, "wipe n3"),
         violation(5_000_000, "log matching", "entry 9 differs"),
     ]);
@@ -87,11 +87,11 @@ fn faults_and_violations_are_there_without_a_script() {
     for expected in [
         "<h1>Violation: election safety</h1>",
         "n1 and n2 lead in term 3",
-        "<li><b>partition n1 | n2 n3</b> since <a href=\"#t=1.000000\">1.000000</a></li>",
+        "<li><b>partition n1 n2,n3</b> since <a href=\"#t=1.000000\">1.000000</a></li>",
         "<li>n2: crash torn at ",
         "<td class=\"leader\">leader<td>3<td>n1<td>2000000",
         "In words: 3 faults, 2 violations",
-        "<td>n1 n2 n3<td>partition n1 | n2 n3<td>heal\n",
+        "<td>n1 n2 n3<td>partition n1 n2,n3<td>heal all\n",
         "<td>n2<td>n2: crash torn<td>\n",
         "<td>n3<td>wipe n3<td>\n",
         "VIOLATION of log matching: entry 9 differs",
