@@ -54,6 +54,7 @@ pub struct Seen {
 
 impl Seen {
     /// What a plan asks for.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "most actions are none of these")]
     fn asked_by(plan: &Plan) -> Self {
         let mut seen = Self { loses_nothing: 1, ..Self::default() };
         let mark = plan.steps.iter().position(|step| step.action == Action::Mark);

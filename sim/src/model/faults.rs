@@ -248,7 +248,7 @@ impl Sim {
             Disk::Hang => ill.hangs = true,
             Disk::FailSync => ill.fails_sync = true,
             Disk::FailRead => ill.fails_read = true,
-            Disk::Well => return self.cure(host),
+            Disk::Well => self.cure(host),
         }
     }
 

@@ -306,6 +306,7 @@ impl Draft {
         self.push(until, Action::Clock(target, Clock::Well));
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "most kinds are none of a disk")]
     fn disk(&mut self, kind: Kind, host: usize, at: Duration, until: Duration) {
         let target = Target::Host(host);
         let can_lose = self.lost.len() < self.tolerated() && !self.lost.contains(&host);

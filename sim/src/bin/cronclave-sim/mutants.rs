@@ -57,12 +57,20 @@ pub(crate) fn mutants(names: Vec<String>, seeds: Option<u64>, jobs: usize) -> u8
     }
 }
 
-pub(crate) fn lattice(jobs: usize, page: Option<PathBuf>, only: Option<String>) -> u8 {
+pub(crate) fn lattice(
+    jobs: usize,
+    page: Option<PathBuf>,
+    only: Option<String>,
+    unpatched: bool,
+) -> u8 {
     let workspace = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
     let options = lattice::Options {
         slice: Slice::Whole,
         only,
-        planted: Planted::ALL.to_vec(),
+        planted: match unpatched {
+            true => vec![Planted::OldIdentity],
+            false => Planted::ALL.to_vec(),
+        },
         workspace,
         world: World::Heap,
         jobs: jobs.max(1),
