@@ -144,23 +144,17 @@ impl Shrinker {
 
     /// Machines go that nobody names, the last first.
     fn drop_machines(&mut self) {
-        type Less = fn(&mut Options) -> Option<()>;
+        type Less = fn(&mut Options) -> bool;
         let fewer: [Less; 3] = [
-            |options| Some(options.spares = options.spares.checked_sub(1)?),
-            |options| {
-                // The numbers of the spares follow on those of the agents.
-                (options.spares == 0).then_some(())?;
-                Some(options.agents = options.agents.checked_sub(1)?)
-            },
-            |options| {
-                (options.spares == 0 && options.agents == 0).then_some(())?;
-                Some(options.servers = options.servers.checked_sub(1).filter(|left| *left > 0)?)
-            },
+            |options| less(&mut options.spares, 0),
+            // The numbers of the spares follow on those of the agents, and those on the servers'.
+            |options| options.spares == 0 && less(&mut options.agents, 0),
+            |options| options.spares == 0 && options.agents == 0 && less(&mut options.servers, 1),
         ];
-        for less in fewer {
+        for fewer in fewer {
             loop {
                 let mut plan = self.shrunk.plan.clone();
-                let shrunk = less(&mut plan.options).is_some() && is_sound(&plan);
+                let shrunk = fewer(&mut plan.options) && is_sound(&plan);
                 if !shrunk || !self.try_plan(plan) {
                     break;
                 }
@@ -196,6 +190,13 @@ impl Shrinker {
             self.try_plan(plan);
         }
     }
+}
+
+/// Takes one away, if that leaves at least so many.
+fn less(count: &mut usize, least: usize) -> bool {
+    let is_more = *count > least;
+    *count -= usize::from(is_more);
+    is_more
 }
 
 /// Whether every machine that a plan names is there.

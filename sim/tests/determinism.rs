@@ -57,7 +57,6 @@ fn the_same_plan_gives_the_same_hash_and_another_seed_another() {
 }
 
 /// Is the other process if it was asked, and nothing otherwise.
-#[expect(clippy::print_stdout, reason = "the answer is read from there")]
 #[test]
 fn the_other_process_answers() {
     let Ok(asked) = std::env::var(ASKED) else { return };

@@ -51,13 +51,14 @@ impl Content {
             Self::Blank => EntryPayload::Blank,
             Self::Command(bytes) => EntryPayload::Normal(Payload(bytes.clone())),
             Self::Membership { halves, learners } => {
+                let error = |reason: String| DecodeError { what: "membership", reason };
+                if halves.is_empty() {
+                    return Err(error("it has no voters".to_owned()));
+                }
                 let ids = halves.iter().flatten().chain(learners);
                 let nodes: BTreeMap<NodeId, Peer> = ids.map(|&id| (id, Peer::default())).collect();
                 let membership = Membership::new(halves.clone(), nodes);
-                EntryPayload::Membership(membership.map_err(|error| DecodeError {
-                    what: "membership",
-                    reason: error.to_string(),
-                })?)
+                EntryPayload::Membership(membership.map_err(|e| error(e.to_string()))?)
             }
         };
         let log_id = LogId::new_term_index(term.0, index.0);

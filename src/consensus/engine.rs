@@ -16,6 +16,7 @@ use openraft::{ChangeMembers, Config, RaftMetrics, ReadPolicy, SnapshotPolicy};
 use super::channels::{lock, mpsc};
 use super::doubt::Doubts;
 use super::effect::{Change, ChangeError, Effect, Effects, NotLeader, ProposeError};
+use super::footing::{Footing, Promise};
 use super::machine::{Machine, Phase, StateMachine};
 use super::message::Message;
 use super::network::{Limits, Net};
@@ -469,6 +470,16 @@ impl<M: Machine> Engine<M> {
     /// How it stood at the end of the last turn.
     pub fn status(&self) -> &Status {
         &self.status
+    }
+
+    /// How far vote and log go on the disk, for the peers to remember.
+    pub fn footing(&self) -> Footing {
+        self.store.footing()
+    }
+
+    /// What `peer` has promised by what it confirmed to this server as its leader.
+    pub fn promise_of(&self, peer: NodeId) -> Option<Promise> {
+        self.net.promise_of(peer)
     }
 
     /// The term of the entry at `index` in the log as Raft sees it, on disk or not yet; `None` if it

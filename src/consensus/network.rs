@@ -29,6 +29,7 @@ use openraft::{OptionalSend, base};
 
 use super::channels::{lock, mpsc, oneshot};
 use super::doubt::Trust;
+use super::footing::Promise;
 use super::message::{Appended, Ballot, Message, RpcId, TransferRefused};
 use super::peers::Inadmissible;
 use super::runtime::{Host, Instant};
@@ -287,6 +288,12 @@ impl Net {
         if known.0 != vote || known.1 < last {
             *known = (vote, last);
         }
+    }
+
+    /// What `peer` has promised by what it confirmed to this node.
+    pub(crate) fn promise_of(&self, peer: NodeId) -> Option<Promise> {
+        let known = lock(&self.inner).matched.get(&peer).copied();
+        known.map(|(vote, upto)| Promise::confirmed(vote, upto))
     }
 
     /// Whether `peer` may turn out to hold less than it confirmed.

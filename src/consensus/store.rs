@@ -20,6 +20,7 @@ use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::{OptionalSend, rt};
 
 use super::channels::{lock, oneshot};
+use super::footing::Footing;
 use super::runtime::Instant;
 use super::types::{Entry, LogId, TypeConfig, Vote, index_of, term_of};
 use crate::codec::record::{Doubt, Record, Recovered};
@@ -46,6 +47,8 @@ struct Inner {
     next_write: u64,
     sync: Sync,
     doubt: Option<Doubt>,
+    /// How far vote and log go on the disk.
+    footing: Footing,
 }
 
 struct Stored {
@@ -72,6 +75,8 @@ struct Group {
     since: Instant,
     has_vote: bool,
     settles: bool,
+    /// How far vote and log go once it is durable.
+    footing: Footing,
 }
 
 /// Why what was found on disk cannot be a log.
@@ -117,6 +122,7 @@ impl LogStore {
             next_write: 1,
             sync,
             doubt: recovered.doubt,
+            footing: Footing { was_cut: recovered.doubt.is_some(), ..Footing::default() },
         };
         let first = inner.first_index();
         for (index, term, body) in &recovered.entries {
@@ -133,6 +139,7 @@ impl LogStore {
             }
             inner.push(entry, body.len() as u64);
         }
+        inner.footing = inner.stands();
         Ok(Self { inner: Arc::new(Mutex::new(inner)) })
     }
 
@@ -154,6 +161,7 @@ impl LogStore {
         }
         let mut group = std::mem::take(&mut inner.open);
         let records = std::mem::take(&mut group.records);
+        group.footing = inner.stands();
         let write = inner.draw_write();
         inner.under_way = Some((write, group));
         Some((write, records))
@@ -165,6 +173,7 @@ impl LogStore {
             let mut inner = lock(&self.inner);
             match inner.under_way.take() {
                 Some((id, group)) if id == write => {
+                    inner.footing = group.footing;
                     if group.settles {
                         inner.doubt = None;
                     }
@@ -232,8 +241,12 @@ impl LogStore {
 
     /// The last entry, kept or purged.
     pub(crate) fn last(&self) -> Option<LogId> {
-        let inner = lock(&self.inner);
-        inner.entries.back().map(|stored| stored.entry.log_id).or(inner.purged)
+        lock(&self.inner).last()
+    }
+
+    /// How far vote and log go on the disk.
+    pub(crate) fn footing(&self) -> Footing {
+        lock(&self.inner).footing
     }
 
     /// The bytes of the entries that are kept.
@@ -324,6 +337,15 @@ impl Inner {
         self.bytes += bytes;
         let end = self.entries.back().map_or(0, |last| last.end) + bytes;
         self.entries.push_back(Stored { entry, bytes, end });
+    }
+
+    fn last(&self) -> Option<LogId> {
+        self.entries.back().map(|stored| stored.entry.log_id).or(self.purged)
+    }
+
+    /// How far vote and log go, with what is not durable yet.
+    fn stands(&self) -> Footing {
+        Footing::new(self.vote, self.last(), self.footing.was_cut)
     }
 
     fn draw_write(&mut self) -> WriteId {

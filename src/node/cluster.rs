@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::io::{Event, Output};
-use super::links::{Admitted, LinkEvent, remember};
+use super::links::{Admitted, Known, LinkEvent, remember};
 use super::local::LocalFact;
 use super::message::Message;
 use super::{Life, Node, candidate};
@@ -38,7 +38,10 @@ impl Node {
             let addr = members.get(&id).map(|peer| peer.addr.clone());
             Some(Admitted { boot: record.boot, addr })
         };
-        let events = self.links.on_frame(self.now.mono, session, payload, admitted);
+        let engine = self.engine.as_ref();
+        let promise = |id: NodeId| engine.and_then(|engine| engine.promise_of(id));
+        let known = |id: NodeId| Known { admitted: admitted(id), promise: promise(id) };
+        let events = self.links.on_frame(self.now.mono, session, payload, known);
         self.on_links(events);
     }
 
@@ -58,7 +61,7 @@ impl Node {
                     let fact = encode(&LocalFact::Met(peer, met));
                     self.disk.push_local(fact, Some(After::Nothing));
                 }
-                LinkEvent::SetBack { by, seen } => self.on_set_back(&by, seen),
+                LinkEvent::SetBack { by, cluster, seen } => self.on_set_back(&by, cluster, seen),
                 LinkEvent::Garbled { peer, reason } => {
                     self.event(Event::Rejected { peer, reason });
                 }
@@ -129,10 +132,14 @@ impl Node {
         }
     }
 
-    /// A server of this cluster has seen a later boot of this node: what the disk holds is older
-    /// than what this node has promised. It must not go on with it, and begins a new life.
-    fn on_set_back(&mut self, by: &NodeName, seen: Boot) {
-        let Some(cluster) = self.local.cluster else { return };
+    /// A server of this cluster has seen a later boot of this node, or more on its disk: what the
+    /// disk holds is older than what this node has promised. It must not go on with it, and begins
+    /// a new life.
+    fn on_set_back(&mut self, by: &NodeName, cluster: ClusterId, seen: Boot) {
+        let pledged = self.local.pledge.as_ref().map(|pledge| pledge.proposal().cluster);
+        if self.local.cluster.or(pledged).is_some_and(|bound| bound != cluster) {
+            return;
+        }
         // One that stops has nothing more to say.
         if matches!(self.life, Life::Stopping { .. } | Life::Over) {
             return;
@@ -144,7 +151,7 @@ impl Node {
         let boot = self.config.boot;
         let reason = format!(
             "the data directory was put back from an older image: this is boot {boot}, and {by} \
-             has seen boot {seen}"
+             has seen more of it in boot {seen}"
         );
         let known = self.links.peers().map(|(_, peer)| peer.hello.gossip_addr.clone());
         let known = known.chain(self.roster.members().map(|member| member.gossip.to_string()));
@@ -175,7 +182,11 @@ impl Node {
     pub(super) fn on_message(&mut self, from: NodeId, message: Message) {
         match message {
             // The links have dealt with these.
-            Message::Hello(_) | Message::Refused(_) | Message::SetBack { .. } => {}
+            Message::Hello(_)
+            | Message::Refused(_)
+            | Message::SetBack { .. }
+            | Message::Outlived { .. } => {}
+            Message::Footing(footing) => self.links.note_footing(from, footing),
             Message::Raft(message) => self.on_raft(from, message),
             Message::Formation(message) => {
                 if let Some(formation) = &mut self.formation {

@@ -42,6 +42,7 @@ impl Node {
         if changed || reshaped || is_unsure {
             self.tell_standing();
         }
+        self.tell_footing();
         let mut acted = changed || progressed;
         while let Some(effect) = self.engine.as_mut().and_then(Engine::poll_effect) {
             acted = true;
@@ -161,6 +162,17 @@ impl Node {
     fn tell_standing(&mut self) {
         let Some(standing) = self.engine.as_ref().map(Engine::standing) else { return };
         self.links.tell_standing(standing);
+    }
+
+    /// Peers remember how far this server's disk went, and know by that if it is set back.
+    fn tell_footing(&mut self) {
+        if self.now.mono < self.footing_at {
+            return;
+        }
+        self.footing_at = self.now.mono + super::FOOTING_EVERY;
+        if let Some(footing) = self.engine.as_ref().map(Engine::footing) {
+            self.links.tell_footing(footing);
+        }
     }
 
     pub(super) fn on_persisted(&mut self, write: WriteId) {

@@ -497,7 +497,8 @@ impl Node {
             (Own::Report { execution, .. }, Fresh::Yes(leader)) => leader.on_reported(execution),
             (Own::Admit(node), _) => drop(leading.admitting.remove(&node)),
             (Own::Settle, _) => leading.settling = taken,
-            (Own::Overdue, _) | (Own::Claim | Own::Report { .. }, Fresh::Asking | Fresh::At(_)) => {}
+            (Own::Overdue, _) | (Own::Claim | Own::Report { .. }, Fresh::Asking | Fresh::At(_)) => {
+            }
         }
         true
     }

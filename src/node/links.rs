@@ -7,7 +7,8 @@
 //! **Invariants**
 //! - A node of another cluster, of a taken name, or with a boot that was seen before is refused.
 //! - A node is told that its disk was set back only by a server of its own cluster that has seen a
-//!   later boot of it at the same address. A live twin elsewhere is refused, and nothing more.
+//!   later boot of it, or an earlier one that held more, at the same address. A live twin elsewhere
+//!   is refused, and nothing more.
 //! - There is at most one session to a node; of two, the newer stays.
 //! - Whom this node has to dial is dialled again when the session with it ends, whoever began that.
 //! - What one turn says to one node in one lane leaves as one frame.
@@ -24,8 +25,8 @@ use super::io::{DialId, Output};
 use super::message::{Envelope, Hello, Message};
 use crate::codec::frame::{FRAME_LEN_MAX, Lane};
 use crate::codec::{decode, encode};
-use crate::consensus::Standing;
-use crate::id::{Boot, NodeId, NodeName, SessionId};
+use crate::consensus::{Footing, Promise, Standing};
+use crate::id::{Boot, ClusterId, NodeId, NodeName, SessionId};
 use crate::time::{Mono, Now, Wall};
 
 /// A session whose other side has not said Hello after this long is closed.
@@ -65,8 +66,9 @@ pub(super) enum LinkEvent {
     Refused(String),
     /// This server was met in a boot that was not known.
     Met(NodeId, Met),
-    /// A server of this cluster has seen a later boot of this node than this one.
-    SetBack { by: NodeName, seen: Boot },
+    /// A server of this cluster has seen this node hold more than it does, or be in a later boot
+    /// than this one.
+    SetBack { by: NodeName, cluster: ClusterId, seen: Boot },
     /// A frame could not be read.
     Garbled { peer: Option<NodeId>, reason: String },
 }
@@ -98,6 +100,37 @@ enum Objection {
     Refused(String),
     /// Its disk was set back: this later boot was seen.
     SetBack { seen: Boot },
+    /// Its disk was set back: in this earlier boot it held more.
+    Outlived { seen: Boot, promise: Promise },
+}
+
+impl Objection {
+    /// The reason, and what the node of `boot` is told.
+    fn tell(self, boot: Boot) -> (String, Message) {
+        match self {
+            Self::Refused(reason) => (reason.clone(), Message::Refused(reason)),
+            Self::SetBack { seen } => (
+                format!(
+                    "boot {boot} is not after boot {seen}, which was seen here: its disk was set \
+                     back"
+                ),
+                Message::SetBack { boot, seen },
+            ),
+            Self::Outlived { seen, promise } => (
+                format!("it holds less than it did in boot {seen}: its disk was set back"),
+                Message::Outlived { boot, seen, promise },
+            ),
+        }
+    }
+}
+
+/// What this server knows of a node beside what it heard over sessions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Known {
+    /// What the shared log says.
+    pub(super) admitted: Option<Admitted>,
+    /// What the node has confirmed to this server as its leader.
+    pub(super) promise: Option<Promise>,
 }
 
 /// A node that has said Hello.
@@ -187,12 +220,31 @@ impl Links {
             return;
         }
         self.me.standing = standing.clone();
-        // Who has not said who it is may be a server, and was told how this one stood before.
+        self.say_to_servers(&Message::Standing(standing));
+    }
+
+    /// Says to the servers how far this one's disk goes, if that has changed.
+    pub(super) fn tell_footing(&mut self, footing: Footing) {
+        if self.me.footing != footing {
+            self.me.footing = footing;
+            self.say_to_servers(&Message::Footing(footing));
+        }
+    }
+
+    fn say_to_servers(&mut self, message: &Message) {
+        // Who has not said who it is may be a server, and was told so before.
         let is_agent = |id: NodeId| self.peers.get(&id).is_some_and(|peer| !peer.hello.server);
         let open = self.sessions.iter().filter(|(_, entry)| !entry.peer.is_some_and(is_agent));
         let open: Vec<SessionId> = open.map(|(&session, _)| session).collect();
         for session in open {
-            self.say(session, Lane::Control, Message::Standing(standing.clone()));
+            self.say(session, Lane::Control, message.clone());
+        }
+    }
+
+    /// A peer said how far its disk goes.
+    pub(super) fn note_footing(&mut self, id: NodeId, footing: Footing) {
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.hello.footing = footing;
         }
     }
 
@@ -285,7 +337,8 @@ impl Links {
         let Some(ended) = self.sessions.remove(&session) else { return Vec::new() };
         self.version += 1;
         self.outgoing.retain(|(id, _), _| *id != session);
-        let dialed = self.dials.iter().filter(|(_, dial)| dial.state == DialState::Connected(session));
+        let dialed =
+            self.dials.iter().filter(|(_, dial)| dial.state == DialState::Connected(session));
         let dialed: Vec<NodeId> = dialed.map(|(&id, _)| id).collect();
         for id in dialed {
             let was_refused = ended.refused && ended.dialed == Some(id);
@@ -301,13 +354,13 @@ impl Links {
         vec![LinkEvent::Down(id)]
     }
 
-    /// Reads a frame. `admitted` says which boot of a node the cluster has admitted last.
+    /// Reads a frame. `known` says what else is known of a node.
     pub(super) fn on_frame(
         &mut self,
         now: Mono,
         session: SessionId,
         payload: &[u8],
-        admitted: impl Fn(NodeId) -> Option<Admitted>,
+        known: impl Fn(NodeId) -> Known,
     ) -> Vec<LinkEvent> {
         let mut events = Vec::new();
         let peer = match self.sessions.get(&session) {
@@ -327,7 +380,7 @@ impl Links {
             let peer = self.sessions.get(&session).and_then(|entry| entry.peer);
             match (message, peer) {
                 (Message::Hello(hello), _) => {
-                    self.on_hello(now, session, *hello, &admitted, &mut events);
+                    self.on_hello(now, session, *hello, &known, &mut events);
                     if self.sessions.get(&session).is_none_or(|entry| entry.refused) {
                         return events;
                     }
@@ -340,7 +393,13 @@ impl Links {
                     return events;
                 }
                 (Message::SetBack { boot, seen }, from) => {
-                    events.extend(self.on_set_back(from, boot, seen));
+                    events.extend(self.on_set_back(from, boot, seen, seen >= boot));
+                    self.mark_refused(now, session);
+                    return events;
+                }
+                (Message::Outlived { boot, seen, promise }, from) => {
+                    let holds_less = seen < boot && self.me.footing.breaks(&promise);
+                    events.extend(self.on_set_back(from, boot, seen, holds_less));
                     self.mark_refused(now, session);
                     return events;
                 }
@@ -363,25 +422,15 @@ impl Links {
         now: Mono,
         session: SessionId,
         hello: Hello,
-        admitted: &impl Fn(NodeId) -> Option<Admitted>,
+        known: &impl Fn(NodeId) -> Known,
         events: &mut Vec<LinkEvent>,
     ) {
         if hello.id == self.me.id && hello.nonce == self.me.nonce {
             events.extend(self.close(now, session));
             return;
         }
-        if let Some(objection) = self.objection(&hello, admitted(hello.id)) {
-            let boot = hello.boot;
-            let (reason, message) = match objection {
-                Objection::Refused(reason) => (reason.clone(), Message::Refused(reason)),
-                Objection::SetBack { seen } => (
-                    format!(
-                        "boot {boot} is not after boot {seen}, which was seen here: its disk was \
-                         set back"
-                    ),
-                    Message::SetBack { boot, seen },
-                ),
-            };
+        if let Some(objection) = self.objection(&hello, known(hello.id)) {
+            let (reason, message) = objection.tell(hello.boot);
             let who = format!("{} at {}", hello.name, hello.peer_addr);
             events.push(LinkEvent::Refused(format!("refused {who}: {reason}")));
             self.say(session, Lane::Control, message);
@@ -424,22 +473,40 @@ impl Links {
     }
 
     /// A peer says that this node's disk was set back. It is believed if it is a server of this
-    /// node's cluster and speaks of this very boot.
-    fn on_set_back(&self, from: Option<NodeId>, boot: Boot, seen: Boot) -> Vec<LinkEvent> {
+    /// node's cluster, speaks of this very boot, and what it says `is_so` as far as can be seen here.
+    /// A node that knows of no cluster yet was put back to before it belonged to one.
+    fn on_set_back(
+        &self,
+        from: Option<NodeId>,
+        boot: Boot,
+        seen: Boot,
+        is_so: bool,
+    ) -> Vec<LinkEvent> {
         let Some(peer) = from.and_then(|id| self.peers.get(&id)) else { return Vec::new() };
         let by = peer.hello.name.clone();
-        let reason = format!("{by} has seen boot {seen} of this node, which is in boot {boot}");
+        let reason = format!(
+            "{by} has seen this node in boot {seen}, with more than it holds now in boot {boot}"
+        );
         let mut events = vec![LinkEvent::Refused(reason)];
-        let is_ours = self.me.cluster.is_some() && peer.hello.cluster == self.me.cluster;
-        if is_ours && peer.hello.server && boot == self.me.boot && seen >= boot {
-            events.push(LinkEvent::SetBack { by, seen });
+        let mine = self.me.cluster;
+        let cluster = peer.hello.cluster.filter(|theirs| mine.is_none_or(|mine| mine == *theirs));
+        if let Some(cluster) = cluster
+            && peer.hello.server
+            && boot == self.me.boot
+            && is_so
+        {
+            events.push(LinkEvent::SetBack { by, cluster, seen });
         }
         events
     }
 
-    /// Why this node is not to be heard, if it is not.
-    fn objection(&self, hello: &Hello, admitted: Option<Admitted>) -> Option<Objection> {
-        self.stranger(hello).map(Objection::Refused).or_else(|| self.repeated(hello, admitted))
+    /// Why a node is not to be heard, if it is not.
+    fn objection(&self, hello: &Hello, known: Known) -> Option<Objection> {
+        let Known { admitted, promise } = known;
+        self.stranger(hello)
+            .map(Objection::Refused)
+            .or_else(|| self.repeated(hello, admitted))
+            .or_else(|| self.outlived(hello, promise))
     }
 
     /// What is wrong with who the node says it is.
@@ -495,10 +562,7 @@ impl Links {
             (None, Some(admitted)) => (admitted.boot, admitted.addr),
             (None, None) => return None,
         };
-        let is_ours = self.me.cluster.is_some() && hello.cluster == self.me.cluster;
-        // An agent's address is configured nowhere; it holds nothing that a cluster could lose.
-        let is_there = addr.as_ref().map_or(!hello.server, |addr| *addr == hello.peer_addr);
-        if is_ours && self.me.server && is_there {
+        if self.may_set_back(hello, addr.as_deref()) {
             return Some(Objection::SetBack { seen });
         }
         let at = addr.map(|addr| format!(" at {addr}")).unwrap_or_default();
@@ -506,6 +570,30 @@ impl Links {
             "boot {boot} is not after boot {seen}, which was seen{at}: its disk was set back or \
              copied. If nothing else runs under its name, move its data-dir away"
         )))
+    }
+
+    /// Whether the node held more in an earlier boot, by what it said or confirmed to this server.
+    fn outlived(&self, hello: &Hello, confirmed: Option<Promise>) -> Option<Objection> {
+        let earlier = &self.peers.get(&hello.id).filter(|peer| peer.hello.boot < hello.boot)?.hello;
+        let promises = [Some(earlier.footing.promise()), confirmed];
+        let broken = |promise: &Promise| hello.footing.breaks(promise);
+        let promise = promises.into_iter().flatten().find(broken)?;
+        let (seen, addr) = (earlier.boot, &earlier.peer_addr);
+        if self.may_set_back(hello, Some(addr)) {
+            return Some(Objection::Outlived { seen, promise });
+        }
+        Some(Objection::Refused(format!(
+            "it holds less than it did in boot {seen} at {addr}: its disk was set back or copied. \
+             If nothing else runs under its name, move its data-dir away"
+        )))
+    }
+
+    /// Whether the node may be told that its disk was set back, by what was seen at `addr`.
+    fn may_set_back(&self, hello: &Hello, addr: Option<&str>) -> bool {
+        let Some(mine) = self.me.cluster else { return false };
+        let is_ours = hello.cluster.is_none_or(|theirs| theirs == mine);
+        // An agent's address is configured nowhere; it holds nothing that a cluster could lose.
+        is_ours && self.me.server && addr.map_or(!hello.server, |addr| *addr == hello.peer_addr)
     }
 
     fn mark_refused(&mut self, now: Mono, session: SessionId) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::consensus::{self, Standing};
+use crate::consensus::{self, Footing, Promise, Standing};
 use crate::id::{Boot, ClusterId, CommandId, Incarnation, LogIndex, NodeId, NodeName, Term};
 use crate::jobs::command::Applied;
 use crate::node::request::{RequestError, Write};
@@ -80,6 +80,18 @@ pub enum Message {
         /// The last one that the sender has seen.
         seen: Boot,
     },
+    /// How far the sender's vote and log go on its disk by now. Only between servers.
+    Footing(Footing),
+    /// The receiver is not heard, and the session ends: in an earlier boot, at the same address, it
+    /// held more than it holds now. So its disk was set back.
+    Outlived {
+        /// The boot that the receiver named.
+        boot: Boot,
+        /// The one in which it held more.
+        seen: Boot,
+        /// What it never goes back behind.
+        promise: Promise,
+    },
 }
 
 /// Why a leader did not take a forwarded write.
@@ -124,6 +136,9 @@ pub struct Hello {
     pub virgin: bool,
     /// How it stands in Raft, at the start of the session; [`Message::Standing`] says what changes.
     pub standing: Standing,
+    /// How far its vote and log go on its disk; [`Message::Footing`] says now and then how it goes
+    /// on.
+    pub footing: Footing,
     /// Its gossip address, `ip:port`.
     pub gossip_addr: String,
     /// Its peer address, `ip:port`.

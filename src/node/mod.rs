@@ -65,7 +65,7 @@ use self::replicated::Replicated;
 use self::requests::Requests;
 use crate::codec::DecodeError;
 use crate::codec::record::Recovered;
-use crate::consensus::{self, Engine, EngineConfig, Standing};
+use crate::consensus::{self, Engine, EngineConfig, Footing, Standing};
 use crate::dispatch::agent::Agent;
 use crate::dispatch::leader::NodeView;
 use crate::id::{ClusterId, CommandId, NodeId, RequestId, Term};
@@ -86,6 +86,9 @@ const NO_LEADER_EVERY: Duration = Duration::from_secs(10);
 
 /// How often results that nobody has acknowledged are reported again.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
+
+/// How often peers are told how far this server's disk goes, if that has changed.
+const FOOTING_EVERY: Duration = Duration::from_secs(1);
 
 /// How long a stopping leader waits for another to take over.
 const HAND_OVER_MAX: Duration = Duration::from_secs(2);
@@ -160,6 +163,8 @@ pub struct Node {
     read_last: u64,
     no_leader_at: Mono,
     report_at: Mono,
+    /// When peers are told next how far this server's disk goes.
+    footing_at: Mono,
     dial_basis: Option<DialBasis>,
     /// The nodes that may run something, as of that version of the links.
     nodes: Option<(u64, Arc<[NodeView]>)>,
@@ -204,6 +209,7 @@ impl Node {
         let tags = config.tags.clone();
         let mut me = hello(&config, &tags, &local, virgin, rng.random());
         me.standing = engine.as_ref().map(Engine::standing).unwrap_or_default();
+        me.footing = engine.as_ref().map(Engine::footing).unwrap_or_default();
         let formation = formation(&config, &me, &local, rng.random(), now.mono);
         let roster = Roster::new(roster_config(&config, &local), rng.random(), now.mono);
         let raft = engine.as_ref().map(|engine| engine.status().clone()).unwrap_or_default();
@@ -241,6 +247,7 @@ impl Node {
             read_last: 0,
             no_leader_at: now.mono + NO_LEADER_EVERY,
             report_at: now.mono + REPORT_EVERY,
+            footing_at: now.mono,
             dial_basis: None,
             nodes: None,
             formation_basis: None,
@@ -445,6 +452,7 @@ fn hello(
         expect: config.expect(),
         virgin,
         standing: Standing::default(),
+        footing: Footing::default(),
         gossip_addr: config.gossip_addr.to_string(),
         peer_addr: config.peer_addr.to_string(),
         left: false,

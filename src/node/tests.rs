@@ -340,8 +340,7 @@ fn a_leader_whose_store_is_behind_takes_no_results_until_it_has_caught_up() {
 
 #[test]
 fn a_server_that_stops_does_not_say_of_a_proposed_write_that_it_was_not_carried_out() {
-    for (is_proposed, expected) in
-        [(false, RequestError::Stopping), (true, RequestError::Unknown)]
+    for (is_proposed, expected) in [(false, RequestError::Stopping), (true, RequestError::Unknown)]
     {
         let mut bench = Bench::start();
         let id = RequestId(99);

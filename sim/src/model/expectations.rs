@@ -67,6 +67,7 @@ impl Sim {
             Expect::Still(targets) => self.begin_probe(Wanted::Still, targets),
             Expect::Either(targets) => self.begin_probe(Wanted::Either, targets),
             Expect::Full(targets) => self.begin_probe(Wanted::Full, targets),
+            Expect::ReadOnly(targets) => self.begin_probe(Wanted::ReadOnly, targets),
             Expect::Writes(targets) => self.begin_probe(Wanted::Writes, targets),
             Expect::Leader(targets) => {
                 let leader = self.leader();

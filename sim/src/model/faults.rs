@@ -65,6 +65,8 @@ impl Sim {
                 self.machines[host].take_image();
             }
             Action::SetBack(target) => self.set_back(self.target(*target)),
+            Action::Detach(target) => self.detach(self.target(*target)),
+            Action::Attach(target) => self.attach(self.target(*target)),
             Action::Rot(target, place) => self.rot(self.target(*target), *place),
             Action::Disk(target, disk) => self.spoil(self.target(*target), *disk),
             Action::Cut(from, to) => self.cut(self.target(*from), self.target(*to)),
@@ -181,6 +183,25 @@ impl Sim {
         }
     }
 
+    fn detach(&mut self, host: usize) {
+        self.crash(host, Keep::None);
+        let incarnation = self.draws.boot.any();
+        self.machines[host].detach(&self.options, incarnation);
+    }
+
+    fn attach(&mut self, host: usize) {
+        if self.machines[host].detached.is_none() {
+            return;
+        }
+        self.bury(host, "its own disk is put back");
+        self.machines[host].processes.clear();
+        // What a node has put on the disk in its place is gone.
+        if self.machines[host].boots > 0 {
+            self.show_disk(host, None, true);
+        }
+        self.machines[host].attach();
+    }
+
     /// The node found that its disk was set back, and begins a new life on an empty one.
     pub(super) fn reborn(&mut self, host: usize, life: Rebirth) {
         let Rebirth { incarnation, cluster, join } = life;
@@ -227,7 +248,7 @@ impl Sim {
             Disk::Hang => ill.hangs = true,
             Disk::FailSync => ill.fails_sync = true,
             Disk::FailRead => ill.fails_read = true,
-            Disk::Well => return self.cure(host),
+            Disk::Well => self.cure(host),
         }
     }
 
@@ -338,6 +359,7 @@ impl Sim {
             }
         }
         for &host in hosts {
+            self.attach(host);
             let is_founder = host < self.options.servers + self.options.agents;
             let was_started = self.machines[host].boots > 0;
             if is_founder || was_started {

@@ -43,6 +43,8 @@ pub(crate) struct Machine {
     pub(crate) clock: Clock,
     pub(crate) ill: Illness,
     pub(crate) image: Option<Box<Image>>,
+    /// The disk that was taken out, with its history.
+    pub(crate) detached: Option<Box<(Image, MemoryBackend)>>,
     pub(crate) host: Option<Box<Host>>,
     pub(crate) is_paused: bool,
     /// Processes outlive their node.
@@ -94,6 +96,7 @@ impl Machine {
             clock: Clock::new(off),
             ill: Illness::default(),
             image: None,
+            detached: None,
             host: None,
             is_paused: false,
             processes: BTreeMap::new(),
@@ -157,12 +160,39 @@ impl Machine {
     }
 
     pub(crate) fn take_image(&mut self) {
-        self.image = Some(Box::new(Image {
+        self.image = Some(Box::new(self.image()));
+    }
+
+    fn image(&self) -> Image {
+        Image {
             disk: self.disk.clone(),
             snapshots: self.snapshots.clone(),
             boots: self.boots,
             config: self.config.clone(),
-        }));
+        }
+    }
+
+    /// Takes the disk out. The next life is a new one, on an empty disk; a drawn number makes it so.
+    /// A disk that is out already stays the one that is kept.
+    pub(crate) fn detach(&mut self, options: &Options, incarnation: u64) {
+        drop(self.store.take());
+        let history = std::mem::replace(&mut self.history, MemoryBackend::new());
+        let disk = self.image();
+        self.detached.get_or_insert_with(|| Box::new((disk, history)));
+        self.config.incarnation = Incarnation(incarnation);
+        self.config.joins = None;
+        self.disk = empty_disk(&self.config, options);
+        self.snapshots = empty_snapshots(&self.config);
+        self.boots = 0;
+    }
+
+    /// Puts the disk in again that was taken out, if one was.
+    pub(crate) fn attach(&mut self) {
+        let Some(detached) = self.detached.take() else { return };
+        let (Image { disk, snapshots, boots, config }, history) = *detached;
+        drop(self.store.take());
+        (self.disk, self.snapshots, self.history) = (disk, snapshots, history);
+        (self.boots, self.config) = (boots, config);
     }
 
     /// Puts the image in the place of what the disk holds. The history is not in it: a node makes

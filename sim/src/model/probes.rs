@@ -37,6 +37,7 @@ pub(super) enum Wanted {
     Still,
     Either,
     Full,
+    ReadOnly,
     Writes,
 }
 
@@ -92,7 +93,7 @@ impl Probes {
     /// Whether others were asked meanwhile who may have worked.
     fn works_elsewhere(&self, than: usize) -> bool {
         let since = self.all[than].since;
-        let may_work = |wanted| !matches!(wanted, Wanted::Still | Wanted::Full);
+        let may_work = |wanted| !matches!(wanted, Wanted::Still | Wanted::Full | Wanted::ReadOnly);
         let meanwhile = |probe: &Probe| probe.judged_at.is_none_or(|at| at > since);
         let works = |probe: &Probe| may_work(probe.wanted) && meanwhile(probe);
         self.all.iter().enumerate().any(|(at, probe)| at != than && works(probe))
@@ -103,7 +104,7 @@ impl Sim {
     pub(super) fn begin_probe(&mut self, wanted: Wanted, targets: &[Target]) {
         let hosts: Vec<usize> = targets.iter().map(|&target| self.target(target)).collect();
         let (wants, every) = match wanted {
-            Wanted::Still | Wanted::Full | Wanted::Writes => {
+            Wanted::Still | Wanted::Full | Wanted::ReadOnly | Wanted::Writes => {
                 (STILL_ATTEMPTS * hosts.len(), STILL_EVERY / count(&hosts))
             }
             Wanted::Progress | Wanted::Either => {
@@ -206,8 +207,9 @@ impl Sim {
                     complaints.push(("progress", format!("nothing is started by {told}")));
                 }
             }
-            Wanted::Still => {
-                if written + read > 0 {
+            Wanted::Still | Wanted::ReadOnly => {
+                let granted = written + if wanted == Wanted::Still { read } else { 0 };
+                if granted > 0 {
                     let text = format!("without a quorum something is granted by {told}");
                     complaints.push(("stands still", text));
                 }
@@ -237,7 +239,7 @@ impl Sim {
         self.promises.compared("answers", 1);
         match wanted {
             Wanted::Progress => self.promises.compared("progress", 1),
-            Wanted::Still => self.promises.compared("stands still", 1),
+            Wanted::Still | Wanted::ReadOnly => self.promises.compared("stands still", 1),
             Wanted::Full => self.promises.compared("full disks", 1),
             Wanted::Writes => self.promises.compared("writes", 1),
             Wanted::Either => {}

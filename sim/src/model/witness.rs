@@ -192,6 +192,7 @@ impl Sim {
 
     /// What a step means for the list of situations that a campaign has to have seen, and whom it
     /// holds up. Called before it is carried out.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "most actions are none of these")]
     pub(super) fn note_step(&mut self, action: &Action) {
         let targets: Vec<usize> =
             action.targets().into_iter().map(|target| self.target(target)).collect();
@@ -228,6 +229,7 @@ impl Sim {
         self.note_disturbance(action, &targets);
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "most actions are none of these")]
     fn note_disturbance(&mut self, action: &Action, targets: &[usize]) {
         let all = 0..self.machines.len();
         let now = self.since_begin();

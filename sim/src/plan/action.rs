@@ -92,6 +92,10 @@ pub enum Action {
     Image(Target),
     /// The power fails, and the disk is set back to the image.
     SetBack(Target),
+    /// The power fails, and the disk is taken out. An empty one is in its place.
+    Detach(Target),
+    /// The power fails, and the disk that was taken out is in its place again.
+    Attach(Target),
     /// A bit of the log rots. A node that runs does not notice.
     Rot(Target, Place),
     /// Something befalls the disk.
@@ -145,6 +149,7 @@ impl Action {
             | Self::HealAll
             | Self::Expect(_)
             | Self::Image(_)
+            | Self::Attach(_)
             | Self::Disk(_, Disk::Well)
             | Self::Clock(_, Clock::Well) => false,
             Self::Crash(..)
@@ -152,6 +157,7 @@ impl Action {
             | Self::Stop(_)
             | Self::Wipe(_)
             | Self::SetBack(_)
+            | Self::Detach(_)
             | Self::Rot(..)
             | Self::Disk(..)
             | Self::Cut(..)

@@ -8,7 +8,7 @@ use crate::check::coverage::Situation;
 
 /// What has to hold.
 ///
-/// The first five are judged by requests to the servers that they name, from their moment on. The
+/// The first six are judged by requests to the servers that they name, from their moment on. The
 /// others are judged at their moment; "since" is since the last [`Action::Mark`](super::Action), or
 /// the start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +23,9 @@ pub enum Expect {
     /// These servers refuse every write for want of space, name a server that has none, and answer
     /// every read.
     Full(Vec<Target>),
+    /// Too few disks take anything: these servers acknowledge no write, and nothing starts. They
+    /// may name a leader and answer reads.
+    ReadOnly(Vec<Target>),
     /// Every write through these servers is granted.
     Writes(Vec<Target>),
     /// One of these servers leads, by its own word.
@@ -47,6 +50,7 @@ impl Expect {
             | Self::Still(targets)
             | Self::Either(targets)
             | Self::Full(targets)
+            | Self::ReadOnly(targets)
             | Self::Writes(targets)
             | Self::Leader(targets) => targets.clone(),
             Self::Event(target, _) => vec![*target],
@@ -63,6 +67,7 @@ impl Expect {
             ["still", hosts] => Self::Still(targets(hosts)?),
             ["either", hosts] => Self::Either(targets(hosts)?),
             ["full", hosts] => Self::Full(targets(hosts)?),
+            ["read-only", hosts] => Self::ReadOnly(targets(hosts)?),
             ["writes", hosts] => Self::Writes(targets(hosts)?),
             ["leader", hosts] => Self::Leader(targets(hosts)?),
             ["event", host, name] => Self::Event(target(host)?, name.to_owned()),
@@ -88,6 +93,7 @@ impl fmt::Display for Expect {
             Self::Still(targets) => write!(f, "still {}", List(targets)),
             Self::Either(targets) => write!(f, "either {}", List(targets)),
             Self::Full(targets) => write!(f, "full {}", List(targets)),
+            Self::ReadOnly(targets) => write!(f, "read-only {}", List(targets)),
             Self::Writes(targets) => write!(f, "writes {}", List(targets)),
             Self::Leader(targets) => write!(f, "leader {}", List(targets)),
             Self::Event(target, name) => write!(f, "event {target} {name}"),
@@ -114,6 +120,7 @@ mod tests {
             "still n1",
             "either n1,n2",
             "full @0,@1",
+            "read-only @0,@1",
             "writes @0",
             "leader @1,@2",
             "event n3 DiskFull",

@@ -99,6 +99,9 @@ struct Draft {
     end: Duration,
     /// Disks that are lost or rotten for good; never so many that entries may be lost.
     lost: Vec<usize>,
+    /// Whether the end of a log may have been cut. A server that is in doubt of its log waits for
+    /// all others, so beside a lost disk it may wait for ever: a plan has the one or the other.
+    cuts: bool,
     left: Vec<usize>,
     joined: bool,
 }
@@ -117,6 +120,7 @@ impl Draft {
             at: Duration::ZERO,
             end: Duration::ZERO,
             lost: Vec::new(),
+            cuts: false,
             left: Vec::new(),
             joined: false,
         }
@@ -235,9 +239,19 @@ impl Draft {
     }
 
     fn crash(&mut self, host: usize, at: Duration, until: Duration) {
-        let keep = *[Keep::None, Keep::All, Keep::Torn].choose(&mut self.rng).expect("not empty");
+        let keep = self.keep();
         self.push(at, Action::Crash(Target::Host(host), keep));
         self.push(until, Action::Restart(Target::Host(host)));
+    }
+
+    /// What a loss of power leaves.
+    fn keep(&mut self) -> Keep {
+        let keep = *[Keep::None, Keep::All, Keep::Torn].choose(&mut self.rng).expect("not empty");
+        if !self.lost.is_empty() {
+            return Keep::All;
+        }
+        self.cuts |= keep != Keep::All;
+        keep
     }
 
     fn roll(&mut self, at: Duration) {
@@ -306,21 +320,25 @@ impl Draft {
         self.push(until, Action::Clock(target, Clock::Well));
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "most kinds are none of a disk")]
     fn disk(&mut self, kind: Kind, host: usize, at: Duration, until: Duration) {
         let target = Target::Host(host);
-        let can_lose = self.lost.len() < self.tolerated() && !self.lost.contains(&host);
+        let can_lose =
+            !self.cuts && self.lost.len() < self.tolerated() && !self.lost.contains(&host);
         let spoilt = match kind {
             Kind::DiskSlow => Disk::Slow(self.rng.random_range(2..=100)),
             Kind::DiskFull => Disk::Full,
             Kind::DiskHang => Disk::Hang,
-            Kind::FailSync => {
+            Kind::FailSync if self.lost.is_empty() => {
+                self.cuts = true;
                 self.push(at, Action::Disk(target, Disk::FailSync));
                 self.push(until, Action::Disk(target, Disk::Well));
                 self.push(until, Action::Restart(target));
                 return;
             }
             Kind::FailRead => {
-                self.push(at, Action::Crash(target, Keep::Torn));
+                let keep = self.keep();
+                self.push(at, Action::Crash(target, keep));
                 self.push(at, Action::Disk(target, Disk::FailRead));
                 self.push(at + (until - at) / 2, Action::Restart(target));
                 self.push(until, Action::Disk(target, Disk::Well));
@@ -418,14 +436,19 @@ impl Draft {
             self.push(at, Action::Heal(core.clone()));
             for host in all.into_iter().map(Target::Host).filter(|host| !core.contains(host)) {
                 let worse = match self.rng.random_range(0..3) {
-                    0 => Action::Crash(host, Keep::Torn),
+                    0 => Action::Crash(host, self.keep()),
                     1 => Action::Isolate(host, Way::Both),
                     _ => Action::Pause(host),
                 };
                 self.push(at, worse);
             }
             at += CORE_HEALS * u32::from(self.options.raft_multiplier);
-            self.push(at, Action::Expect(Expect::Progress(core)));
+            // While a new life takes the place of a lost one, one server more is needed than that.
+            let expect = match self.lost.is_empty() {
+                true => Expect::Progress(core),
+                false => Expect::Either(core),
+            };
+            self.push(at, Action::Expect(expect));
             at += WATCHED;
         }
         self.push(at, Action::HealAll);

@@ -86,6 +86,8 @@ impl fmt::Display for Action {
             Self::Wipe(target) => write!(f, "wipe {target}"),
             Self::Image(target) => write!(f, "image {target}"),
             Self::SetBack(target) => write!(f, "set-back {target}"),
+            Self::Detach(target) => write!(f, "detach {target}"),
+            Self::Attach(target) => write!(f, "attach {target}"),
             Self::Rot(target, Place::End) => write!(f, "rot {target} end"),
             Self::Rot(target, Place::Middle) => write!(f, "rot {target} middle"),
             Self::Disk(target, disk) => match disk {
@@ -230,6 +232,8 @@ impl FromStr for Action {
             ["wipe", host] => Self::Wipe(target(host)?),
             ["image", host] => Self::Image(target(host)?),
             ["set-back", host] => Self::SetBack(target(host)?),
+            ["detach", host] => Self::Detach(target(host)?),
+            ["attach", host] => Self::Attach(target(host)?),
             ["rot", host, "end"] => Self::Rot(target(host)?, Place::End),
             ["rot", host, "middle"] => Self::Rot(target(host)?, Place::Middle),
             ["disk", host, what] => Self::Disk(target(host)?, disk(what)?),
@@ -439,6 +443,8 @@ impl Action {
             | Self::Wipe(target)
             | Self::Image(target)
             | Self::SetBack(target)
+            | Self::Detach(target)
+            | Self::Attach(target)
             | Self::Rot(target, _)
             | Self::Disk(target, _)
             | Self::Isolate(target, _)
@@ -495,6 +501,8 @@ t=13.000 restart n3
 t=13.500 image n2
 t=14.000 wipe n3
 t=14.000 set-back n2
+t=14.050 detach n2
+t=14.060 attach n2
 t=14.100 rot n1 end
 t=14.200 rot n1 middle
 t=15.000 disk n1 full

@@ -103,6 +103,7 @@ fn begin(story: &Story, moment: &Moment, line: &str, action: Option<&Action>) ->
 }
 
 /// The machines that an action names, each with its side.
+#[expect(clippy::wildcard_enum_match_arm, reason = "most actions are none of these")]
 fn touched(action: &Action) -> BTreeMap<usize, usize> {
     let blocks = match action {
         Action::Partition(blocks) => blocks.clone(),
@@ -121,6 +122,7 @@ fn host(target: Target) -> Option<usize> {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "most actions are none of these")]
 fn is_lasting(action: &Action) -> bool {
     match action {
         Action::Disk(_, disk) => *disk != Disk::Well,

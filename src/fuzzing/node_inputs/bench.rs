@@ -145,6 +145,7 @@ pub(super) fn hello(place: usize) -> Hello {
         expect: 3,
         virgin: false,
         standing: Standing::default(),
+        footing: consensus::Footing::default(),
         left: Default::default(),
         disk_full: false,
         gossip_addr: format!("10.0.0.{}:8946", place + 2),

@@ -1,4 +1,4 @@
-use crate::id::{ClusterId, Incarnation};
+use crate::id::{ClusterId, Incarnation, LogIndex, Term};
 
 use super::*;
 
@@ -20,6 +20,7 @@ fn hello(name: &str, boot: u64, nonce: u64) -> Hello {
         expect: 3,
         virgin: false,
         standing: Standing::default(),
+        footing: Footing::default(),
         left: false,
         disk_full: false,
         tags: BTreeMap::new(),
@@ -31,13 +32,13 @@ struct Pair {
     a: Links,
     b: Links,
     sessions: u64,
-    admitted: Option<Admitted>,
+    known: Known,
 }
 
 impl Pair {
     fn new(a: Hello, b: Hello) -> Self {
         let links = |me| Links::new(me, BTreeMap::new(), 1);
-        Self { a: links(a), b: links(b), sessions: 0, admitted: None }
+        Self { a: links(a), b: links(b), sessions: 0, known: Known::default() }
     }
 
     /// Begins a session, and gives what each side makes of it.
@@ -52,9 +53,9 @@ impl Pair {
         let (mut at_a, mut at_b) = (Vec::new(), Vec::new());
         for _ in 0..3 {
             let (from_a, from_b) = (self.a.flush(now), self.b.flush(now));
-            let admitted = self.admitted.clone();
-            at_a.extend(take(&mut self.a, now.mono, from_b, None));
-            at_b.extend(take(&mut self.b, now.mono, from_a, admitted));
+            let known = self.known.clone();
+            at_a.extend(take(&mut self.a, now.mono, from_b, &Known::default()));
+            at_b.extend(take(&mut self.b, now.mono, from_a, &known));
         }
         (at_a, at_b)
     }
@@ -73,12 +74,7 @@ impl Pair {
     }
 }
 
-fn take(
-    links: &mut Links,
-    now: Mono,
-    outputs: Vec<Output>,
-    admitted: Option<Admitted>,
-) -> Vec<LinkEvent> {
+fn take(links: &mut Links, now: Mono, outputs: Vec<Output>, known: &Known) -> Vec<LinkEvent> {
     let sent = outputs.into_iter().filter_map(|output| {
         if let Output::Send { session, payload, .. } = output {
             Some((session, payload))
@@ -88,7 +84,7 @@ fn take(
     });
     let mut events = Vec::new();
     for (session, payload) in sent {
-        events.extend(links.on_frame(now, session, &payload, |_| admitted.clone()));
+        events.extend(links.on_frame(now, session, &payload, |_| known.clone()));
     }
     events
 }
@@ -144,10 +140,10 @@ fn a_boot_is_remembered_across_a_restart_of_who_met_it() {
 #[test]
 fn the_log_that_all_share_knows_a_later_boot() {
     let mut pair = Pair::new(hello("a", 5, 1), hello("b", 1, 1));
-    pair.admitted = Some(Admitted { boot: Boot(9), addr: Some("a:6868".to_owned()) });
+    pair.known.admitted = Some(Admitted { boot: Boot(9), addr: Some("a:6868".to_owned()) });
     assert_eq!(seen(&pair.meet().0), Some(Boot(9)));
     pair.part();
-    pair.admitted = Some(Admitted { boot: Boot(5), addr: Some("a:6868".to_owned()) });
+    pair.known.admitted = Some(Admitted { boot: Boot(5), addr: Some("a:6868".to_owned()) });
     assert!(is_up(&pair.meet().1));
 }
 
@@ -155,7 +151,7 @@ fn the_log_that_all_share_knows_a_later_boot() {
 fn at_another_address_nothing_is_certain() {
     for seen_at in [Some("elsewhere:6868".to_owned()), None] {
         let mut pair = Pair::new(hello("a", 5, 1), hello("b", 1, 1));
-        pair.admitted = Some(Admitted { boot: Boot(9), addr: seen_at });
+        pair.known.admitted = Some(Admitted { boot: Boot(9), addr: seen_at });
         let (at_a, at_b) = pair.meet();
         assert_eq!(seen(&at_a), None);
         assert!(refusal(&at_a).is_some() && !is_up(&at_b));
@@ -183,7 +179,7 @@ fn only_a_server_of_the_same_cluster_that_speaks_of_this_boot_is_believed() {
         let said = Message::SetBack { boot: Boot(boot), seen: Boot(9) };
         let messages = vec![Message::Hello(Box::new(by)), said];
         let payload = encode(&Envelope { wall: Wall::from_micros(0), messages });
-        seen(&links.on_frame(now, session, &payload, |_| None))
+        seen(&links.on_frame(now, session, &payload, |_| Known::default()))
     };
     assert_eq!(told(hello("b", 1, 1), 5), Some(Boot(9)));
     assert_eq!(told(hello("b", 1, 1), 4), None);
@@ -202,7 +198,7 @@ fn who_has_to_dial_dials_again_whoever_began_the_session_that_ended() {
     links.on_connected(now, session, None, "127.0.0.1:1".parse().unwrap());
     let messages = vec![Message::Hello(Box::new(other))];
     let payload = encode(&Envelope { wall: Wall::from_micros(0), messages });
-    assert!(is_up(&links.on_frame(now, session, &payload, |_| None)));
+    assert!(is_up(&links.on_frame(now, session, &payload, |_| Known::default())));
     links.on_timeout(now);
     let dials = |outputs: Vec<Output>| {
         outputs.iter().filter(|output| matches!(output, Output::Dial { .. })).count()
@@ -213,4 +209,56 @@ fn who_has_to_dial_dials_again_whoever_began_the_session_that_ended() {
     let later = now + BACKOFF_MAX;
     links.on_timeout(later);
     assert_eq!(dials(links.flush(at(later))), 1);
+}
+
+fn with(footing: (u64, u64), boot: u64, nonce: u64) -> Hello {
+    let (term, index) = footing;
+    let last = Some((Term(term), LogIndex(index)));
+    let footing = Footing { term: Term(term), last, was_cut: false };
+    Hello { footing, ..hello("a", boot, nonce) }
+}
+
+#[test]
+fn a_later_boot_that_holds_less_than_the_one_before_was_set_back() {
+    let mut pair = Pair::new(with((3, 9), 5, 1), hello("b", 1, 1));
+    pair.meet();
+    for (nonce, footing) in [(2, (2, 90)), (3, (3, 8))] {
+        pair.restart(with(footing, 6, nonce));
+        let (at_a, at_b) = pair.meet();
+        assert_eq!(seen(&at_a), Some(Boot(5)));
+        assert!(!is_up(&at_b) && refusal(&at_b).unwrap().contains("set back"));
+    }
+    pair.restart(with((3, 9), 6, 4));
+    assert!(is_up(&pair.meet().1));
+}
+
+#[test]
+fn what_a_node_says_of_its_disk_in_the_life_of_a_session_counts_and_so_does_what_it_confirmed() {
+    let mut pair = Pair::new(with((3, 9), 5, 1), hello("b", 1, 1));
+    pair.meet();
+    let id = pair.a.me().id;
+    pair.b.note_footing(id, with((3, 12), 5, 1).footing);
+    pair.restart(with((3, 11), 6, 2));
+    assert_eq!(seen(&pair.meet().0), Some(Boot(5)));
+    pair.known.promise = Some(Promise { term: Term(3), upto: Some((Term(3), LogIndex(20))) });
+    pair.restart(with((3, 19), 6, 3));
+    assert_eq!(seen(&pair.meet().0), Some(Boot(5)));
+    pair.restart(with((3, 20), 6, 4));
+    assert!(is_up(&pair.meet().1));
+}
+
+#[test]
+fn a_node_that_holds_what_it_is_said_to_have_lost_does_not_believe_it() {
+    let told = |promise: Promise| {
+        let mut links = Links::new(with((3, 9), 5, 1), BTreeMap::new(), 1);
+        let (now, session) = (Mono::from_micros(1), SessionId(1));
+        links.on_connected(now, session, None, "127.0.0.1:1".parse().unwrap());
+        let said = Message::Outlived { boot: Boot(5), seen: Boot(4), promise };
+        let messages = vec![Message::Hello(Box::new(hello("b", 1, 1))), said];
+        let payload = encode(&Envelope { wall: Wall::from_micros(0), messages });
+        seen(&links.on_frame(now, session, &payload, |_| Known::default()))
+    };
+    let upto = |index| Some((Term(3), LogIndex(index)));
+    assert_eq!(told(Promise { term: Term(3), upto: upto(9) }), None);
+    assert_eq!(told(Promise { term: Term(3), upto: upto(10) }), Some(Boot(4)));
 }

@@ -134,6 +134,9 @@ enum Command {
         /// Only experiments whose id begins so.
         #[arg(long)]
         only: Option<String>,
+        /// Not the part with a quorum of another size planted, for which openraft is built apart.
+        #[arg(long)]
+        unpatched: bool,
     },
     /// Plants known faults, and tells which checker finds each.
     Mutants {
@@ -161,7 +164,9 @@ fn main() -> ExitCode {
             one::shrink(&what, world.into(), seconds, mutant, out)
         }
         Command::Twice { seed } => one::twice(seed),
-        Command::Lattice { jobs, page, only } => mutants::lattice(jobs, page, only),
+        Command::Lattice { jobs, page, only, unpatched } => {
+            mutants::lattice(jobs, page, only, unpatched)
+        }
         Command::Mutants { names, seeds, jobs } => mutants::mutants(names, seeds, jobs),
     };
     ExitCode::from(code)

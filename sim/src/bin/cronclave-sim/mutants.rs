@@ -5,8 +5,8 @@ use std::fs;
 use std::io::stdout;
 use std::path::PathBuf;
 
-use cronclave_sim::campaign::Campaign;
 use cronclave_sim::check::coverage::Coverage;
+use cronclave_sim::lattice::{self, Planted, Slice};
 use cronclave_sim::mutant::Mutant;
 use cronclave_sim::mutants::{Options, RunSummary, Simulator, run};
 use cronclave_sim::run::{Look, World};
@@ -57,12 +57,33 @@ pub(crate) fn mutants(names: Vec<String>, seeds: Option<u64>, jobs: usize) -> u8
     }
 }
 
-pub(crate) fn lattice(_jobs: usize, page: Option<PathBuf>, _only: Option<String>) -> u8 {
-    let campaign = Campaign::default();
+pub(crate) fn lattice(
+    jobs: usize,
+    page: Option<PathBuf>,
+    only: Option<String>,
+    unpatched: bool,
+) -> u8 {
+    let workspace = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    let options = lattice::Options {
+        slice: Slice::Whole,
+        only,
+        planted: match unpatched {
+            true => vec![Planted::OldIdentity],
+            false => Planted::ALL.to_vec(),
+        },
+        workspace,
+        world: World::Heap,
+        jobs: jobs.max(1),
+        plans: PathBuf::from("target").join("sim"),
+    };
+    let summary = match lattice::run(&options, &mut stdout()) {
+        Ok(summary) => summary,
+        Err(error) => return refuse(&error.to_string()),
+    };
     if let Some(path) = page
-        && let Err(error) = fs::write(&path, campaign.to_string())
+        && let Err(error) = fs::write(&path, lattice::page(&summary))
     {
         return refuse(&format!("{}: {error}", path.display()));
     }
-    refuse("the lattice is not here yet")
+    u8::from(!summary.is_green())
 }
