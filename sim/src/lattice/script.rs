@@ -69,9 +69,9 @@ impl Script {
         &self.id
     }
 
-    /// Time passes.
+    /// Time passes, in whole microseconds, as a plan's text has it.
     pub(super) fn wait(&mut self, by: Duration) {
-        self.now += by;
+        self.now += Duration::from_micros(u64::try_from(by.as_micros()).unwrap_or(u64::MAX));
     }
 
     /// Something is done now.

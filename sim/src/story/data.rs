@@ -233,6 +233,6 @@ mod tests {
         assert_eq!(json["t"], serde_json::json!([5, 2, 0, 1, 0, 1]));
         let parts = [7, 2, 3, 1, 9, -1, -1, 0, 1, 1, 82, 1, 1, -1, 2];
         assert_eq!(json["p"], serde_json::json!(parts));
-        assert_eq!(json["f"], serde_json::json!([[9, -2, 3, -1, 0, 0]]));
+        assert_eq!(json["f"], serde_json::json!([[9, -2, 2, -1, 0, 0]]));
     }
 }
