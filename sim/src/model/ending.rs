@@ -14,6 +14,7 @@ use cronclave::time::Mono;
 
 use super::{Event, Sim};
 use crate::check::seen::Ending;
+use crate::plan::Action;
 
 /// How often it is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -40,6 +41,10 @@ pub(super) struct Settling {
 
 impl Sim {
     pub(super) fn on_settle(&mut self) {
+        if self.settling.since.is_none() {
+            // Whatever a plan has left broken: an end is judged when all is well.
+            self.act(&Action::HealAll);
+        }
         let since = *self.settling.since.get_or_insert(self.now);
         self.is_settling = true;
         let passed = self.now.saturating_since(since);

@@ -49,7 +49,7 @@ impl Sim {
         targets.iter().map(|&target| self.target(target)).collect()
     }
 
-    fn act(&mut self, action: &Action) {
+    pub(super) fn act(&mut self, action: &Action) {
         match action {
             Action::Mark => self.mark(),
             Action::Crash(target, keep) => self.crash(self.target(*target), *keep),
