@@ -37,7 +37,7 @@ fn seeds(fixed: &[u64], place: usize) {
 }
 
 /// Short ones of all sizes, with most kinds of faults among them.
-const FIXED: [u64; 12] = [3, 4, 7, 8, 12, 13, 16, 20, 21, 24, 28, 33];
+const FIXED: [u64; 8] = [3, 4, 7, 8, 12, 13, 16, 20];
 
 #[test]
 fn every_other_seed_is_green_in_both_worlds() {
