@@ -1,7 +1,8 @@
 //! The world of madsim: its scheduler runs what is ready in an order of its own, its network
 //! carries the packets and cuts the links, and it kills the machines' tasks with them.
 //!
-//! Each machine is a madsim node. Its first task takes orders from the cluster: to wake something at
+//! Each machine is a madsim node. Its first task takes orders from the cluster: to wake something
+//! at
 //! a time, to send a packet. What belongs to no machine (the plan, the clients) is the first task's
 //! of the simulation itself.
 
@@ -36,7 +37,8 @@ const RECEIVERS: usize = 32;
 const TAG: u64 = 0;
 
 thread_local! {
-    /// A run has its thread for itself. madsim makes a machine anew from a closure that owns nothing.
+    /// A run has its thread for itself. madsim makes a machine anew from a closure that owns
+    /// nothing.
     static CURRENT: RefCell<Option<Rc<World>>> = const { RefCell::new(None) };
 }
 

@@ -482,8 +482,8 @@ impl<M: Machine> Engine<M> {
         self.net.promise_of(peer)
     }
 
-    /// The term of the entry at `index` in the log as Raft sees it, on disk or not yet; `None` if it
-    /// is not there, or purged.
+    /// The term of the entry at `index` in the log as Raft sees it, on disk or not yet; `None` if
+    /// it is not there, or purged.
     pub fn term_at(&self, index: LogIndex) -> Option<Term> {
         self.store.term_at(index)
     }

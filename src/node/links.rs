@@ -473,8 +473,8 @@ impl Links {
     }
 
     /// A peer says that this node's disk was set back. It is believed if it is a server of this
-    /// node's cluster, speaks of this very boot, and what it says `is_so` as far as can be seen here.
-    /// A node that knows of no cluster yet was put back to before it belonged to one.
+    /// node's cluster, speaks of this very boot, and what it says `is_so` as far as can be seen
+    /// here. A node that knows of no cluster yet was put back to before it belonged to one.
     fn on_set_back(
         &self,
         from: Option<NodeId>,

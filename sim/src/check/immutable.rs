@@ -34,8 +34,8 @@ impl Immutable {
             self.count.check(judge, now.committed >= was, || {
                 format!("{id} said that {was:?} is committed, and now {:?}", now.committed)
             });
-            // By the log as the node has it, which may be ahead of what its disk was given. With the
-            // same term it is the same entry, and so are all before it (log matching).
+            // By the log as the node has it, which may be ahead of what its disk was given. With
+            // the same term it is the same entry, and so are all before it (log matching).
             let committed = now.committed.and_then(|index| commits.at(index));
             if let (Some(has), Some(committed)) = (committed_term, committed) {
                 self.count.check(judge, has == committed.term, || {

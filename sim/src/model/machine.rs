@@ -172,8 +172,8 @@ impl Machine {
         }
     }
 
-    /// Takes the disk out. The next life is a new one, on an empty disk; a drawn number makes it so.
-    /// A disk that is out already stays the one that is kept.
+    /// Takes the disk out. The next life is a new one, on an empty disk; a drawn number makes it
+    /// so. A disk that is out already stays the one that is kept.
     pub(crate) fn detach(&mut self, options: &Options, incarnation: u64) {
         drop(self.store.take());
         let history = std::mem::replace(&mut self.history, MemoryBackend::new());

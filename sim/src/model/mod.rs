@@ -345,7 +345,8 @@ impl Sim {
         self.story
     }
 
-    /// The ids that nodes had, each in both ways in which it is written, with their machines' names.
+    /// The ids that nodes had, each in both ways in which it is written, with their machines'
+    /// names.
     pub(crate) fn names(&self) -> Vec<(String, String)> {
         let both = |(id, host): &(NodeId, usize)| {
             let name = host_name(*host);

@@ -258,8 +258,8 @@ impl Sim {
         })
     }
 
-    /// Whether every agent runs, can write and is reached by these servers; without agents, whether there are
-    /// none, since servers run the jobs then.
+    /// Whether every agent runs, can write and is reached by these servers; without agents,
+    /// whether there are none, since servers run the jobs then.
     fn agents_work(&self, hosts: &[usize]) -> bool {
         let servers = self.options.servers;
         (servers..servers + self.options.agents).all(|agent| {

@@ -443,8 +443,8 @@ impl Draft {
                 self.push(at, worse);
             }
             at += CORE_HEALS * u32::from(self.options.raft_multiplier);
-            // While a new life takes the place of a lost one, one server more is needed than that, and
-            // who is in doubt of its log may wait for those that stay broken.
+            // While a new life takes the place of a lost one, one server more is needed than
+            // that, and who is in doubt of its log may wait for those that stay broken.
             let expect = match self.lost.is_empty() && !self.cuts {
                 true => Expect::Progress(core),
                 false => Expect::Either(core),
