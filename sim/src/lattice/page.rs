@@ -233,8 +233,8 @@ the same experiment as its rotation that puts the leader first: the 69 sets of t
 with every place of the leader.
 
 Not here: disks that are gone for good beyond what may be lost. That is no outage but a decision of
-an operator (`cronclave raft recover --unsafe`, [recovery.md](recovery.md)). A lone server whose disk
-is wiped, and a wiped set as large as `bootstrap-expect`, cannot be told from fresh servers.
+an operator (`cronclave raft recover --unsafe`, [recovery.md](recovery.md)). A lone server whose
+disk is wiped, and a wiped set as large as `bootstrap-expect`, cannot be told from fresh servers.
 ";
 
 fn repeat(text: &mut String, summary: &Summary) {
