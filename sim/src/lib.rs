@@ -37,6 +37,7 @@ pub mod campaign;
 pub mod check;
 mod draws;
 mod heap;
+#[cfg(all(feature = "sim", madsim))]
 pub mod lattice;
 mod model;
 pub mod mutant;
