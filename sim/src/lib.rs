@@ -19,7 +19,7 @@
 //! | `campaign` | many seeds, and whether they are a proof |
 //! | `shrink` | a plan that fails, made as small as it goes |
 //! | [`story`] | what happened, for people |
-//! | [`lattice`] | every crash set, partition and lost disk of small clusters |
+//! | `lattice` | every crash set, partition and lost disk of small clusters |
 //! | [`mutant`], [`mutants`] | faults that are planted on purpose, and who has to find them |
 //!
 //! `cargo test --features sim` runs it. Without the feature only what needs no madsim is built.

@@ -2,7 +2,7 @@
 //!
 //! Of each disk there are two images: what was handed to it, and what is durable. An image of a
 //! log holds for each entry its term and a hash of its body; the bodies are in
-//! [`Entries`](super::entries::Entries), once.
+//! [`Entries`], once.
 //!
 //! What a disk held when it was lost is remembered under the id of its node: an acknowledgement
 //! that was sent before may be counted after.
