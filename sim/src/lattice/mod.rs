@@ -12,7 +12,7 @@
 //!   nothing starts;
 //! - **R**, recovers: with so much back that the voters are exactly a quorum, P holds;
 //! - **L**, loses nothing: at the end of every run all is healed, all servers come to one state,
-//!   and   every checker has looked at the whole history.
+//!   and every checker has looked at the whole history.
 //!
 //! **Places.** Sets are enumerated relative to the leader, which each plan marks at the instant of
 //! the fault; a run in which nobody leads then is red. `@0` is the leader and `@k` the k-th server
