@@ -51,7 +51,7 @@ impl Class {
     pub fn of(checker: &str) -> Self {
         match checker {
             "halts" | "unwinds" => Self::Crash,
-            "progress" | "settles" | "answers" | "liveness" | "workload" => Self::Liveness,
+            "progress" | "settles" | "answers" | "writes" | "workload" => Self::Liveness,
             _ => Self::Correctness,
         }
     }

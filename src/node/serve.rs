@@ -111,8 +111,10 @@ impl Node {
         for id in self.requests.applied(self.raft.applied.unwrap_or_default()) {
             acted |= self.serve_read(id);
         }
+        // Looked at even when nobody leads: a pause that is over has to be no deadline any more.
+        let waiting = self.requests.waiting(self.now.mono);
         let Some(leader) = self.raft_leader() else { return acted };
-        for id in self.requests.waiting(self.now.mono) {
+        for id in waiting {
             acted |= self.pass_on(id, leader);
         }
         acted

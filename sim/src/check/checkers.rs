@@ -23,7 +23,6 @@ use super::entries::{Entries, Mark, Work, hash};
 use super::halts::Halts;
 use super::immutable::Immutable;
 use super::linear::Linear;
-use super::liveness::Liveness;
 use super::log_matching::LogMatching;
 use super::mirror::{Image, Mirror, Op};
 use super::model::{Model, Step};
@@ -103,7 +102,6 @@ pub struct Checkers {
     durability: Durability,
     linear: Linear,
     runs: Runs,
-    liveness: Liveness,
     bounds: Bounds,
     halts: Halts,
     watch: Watch,
@@ -129,7 +127,6 @@ impl Checkers {
             durability: Durability::new(),
             linear: Linear::new(),
             runs: Runs::new(),
-            liveness: Liveness::new(),
             bounds: Bounds::new(),
             halts: Halts::new(),
             watch: Watch::default(),
@@ -140,7 +137,6 @@ impl Checkers {
     /// Something has happened at `at` of the simulation's clock and `wall` of the true civil time.
     pub fn observe(&mut self, at: Mono, wall: Wall, seen: &Seen<'_>) {
         (self.judge.at, self.judge.wall) = (at, wall);
-        self.liveness.on_time(&mut self.judge);
         match *seen {
             Seen::Boot { host, id, is_server: _, recovered } => self.on_boot(host, id, recovered),
             Seen::Written { host, write, records } => self.on_written(host, write, records),
@@ -191,21 +187,6 @@ impl Checkers {
         }
     }
 
-    /// From `at` on `what` is awaited, until `deadline`.
-    pub fn expect(&mut self, at: Mono, deadline: Mono, what: &str) {
-        self.liveness.expect(at, deadline, what);
-    }
-
-    /// What was awaited has come.
-    pub fn kept(&mut self, what: &str) {
-        self.liveness.kept(&mut self.judge, what);
-    }
-
-    /// What was awaited need not come any more.
-    pub fn release(&mut self, what: &str) {
-        self.liveness.release(what);
-    }
-
     /// Something befalls a machine that may cut it off or hold it up: a partition, a pause, a disk
     /// that is full or slow, a clock that is off. Its executions may be given up as lost.
     pub fn disturb(&mut self, at: Mono, host: usize) {
@@ -251,7 +232,6 @@ impl Checkers {
     /// give up because disks were lost for good are left out.
     pub fn finish(&mut self, ending: &Ending) -> Vec<Verdict> {
         (self.judge.at, self.judge.wall) = (ending.at, ending.wall);
-        self.liveness.on_time(&mut self.judge);
         if self.is_one_log {
             self.states.on_end(&mut self.judge, &ending.states, &ending.histories);
             self.finish_disks(ending);
@@ -294,11 +274,7 @@ impl Checkers {
     fn verdicts(&self) -> Vec<Verdict> {
         let judge = &self.judge;
         let mut verdicts = vec![self.election.verdict(judge)];
-        verdicts.extend([
-            self.liveness.verdict(judge),
-            self.bounds.verdict(judge),
-            self.halts.verdict(judge),
-        ]);
+        verdicts.extend([self.bounds.verdict(judge), self.halts.verdict(judge)]);
         if self.is_one_log {
             verdicts.extend([
                 self.matching.verdict(judge),
@@ -496,6 +472,15 @@ impl Checkers {
             self.replay(index);
         }
         let machine = self.mirror.machine(host);
+        if let (Some(id), Some(before), Some(entry_term), Some(index)) =
+            (machine.id, &before, committed_term, status.committed)
+            && (before.role, before.term) == (Role::Leader, status.term)
+            && status.role == Role::Leader
+            && before.committed < Some(index)
+        {
+            let leader = (id, status.term);
+            self.completeness.on_advance(&mut self.judge, leader, index, entry_term);
+        }
         let own = (machine, committed_term);
         self.immutable.on_status(&mut self.judge, &self.commits, own, before.as_ref());
     }
@@ -505,6 +490,9 @@ impl Checkers {
         let Some(id) = machine.id else { return };
         self.election.on_role(&mut self.judge, id, role, term);
         if role == Role::Leader && self.is_one_log {
+            if let Some(status) = &machine.status {
+                self.election.on_elected(&mut self.judge, id, term, &status.config);
+            }
             let log = &machine.written;
             self.completeness.on_leader(&mut self.judge, &self.commits, id, term, log);
         }

@@ -396,7 +396,7 @@ fn situations_of_clients_are_noticed() {
     run.cluster.down(0);
     run.cluster.boot(0, id(0));
     run.cluster.ask(2, &READ);
-    run.cluster.term = 2;
+    run.cluster.elect(1);
     run.cluster.status(1, Role::Leader, Some(1));
     let view = run.view();
     run.cluster.answer(2, &view);

@@ -5,7 +5,7 @@
 //! leader's log has is what was handed to its disk; its own vote, which had to be durable before
 //! it could lead, was handed over after it.
 
-use cronclave::id::{NodeId, Term};
+use cronclave::id::{LogIndex, NodeId, Term};
 
 use super::Verdict;
 use super::commits::Commits;
@@ -43,6 +43,24 @@ impl Completeness {
         });
     }
 
+    /// The leader of `term` says that more is committed, up to `index`, an entry of `entry_term`.
+    /// Only an entry of its own term is committed by counting who has it; what lies before it is
+    /// committed with it (Raft thesis, section 3.6.2 and figure 3.7).
+    pub(super) fn on_advance(
+        &mut self,
+        judge: &mut Judge,
+        (id, term): (NodeId, Term),
+        index: LogIndex,
+        entry_term: Term,
+    ) {
+        self.count.check(judge, entry_term == term, || {
+            format!(
+                "{id}, leader of term {term}, says that all up to {index} is committed, an entry \
+                 of term {entry_term} that it can only have counted"
+            )
+        });
+    }
+
     pub(super) fn verdict(&self, judge: &Judge) -> Verdict {
         self.count.verdict(judge)
     }
@@ -53,7 +71,6 @@ mod tests {
     use super::*;
     use crate::check::entries::Mark;
     use crate::check::mirror::Op;
-    use cronclave::id::LogIndex;
 
     const ID: NodeId = NodeId(1);
 
@@ -86,6 +103,15 @@ mod tests {
         let covered = Image::bare(Some(LogIndex(3)), None);
         assert!(lead(5, &covered).is_green(), "a snapshot stands for entries");
         assert_eq!(lead(1, &log(&[])).comparisons, 0, "nothing was committed before");
+    }
+
+    #[test]
+    fn a_leader_that_commits_an_entry_of_an_earlier_term_by_itself_is_found() {
+        let (mut judge, mut completeness) = (Judge::default(), Completeness::new());
+        completeness.on_advance(&mut judge, (ID, Term(4)), LogIndex(3), Term(4));
+        assert!(completeness.verdict(&judge).is_green());
+        completeness.on_advance(&mut judge, (ID, Term(5)), LogIndex(3), Term(4));
+        assert_eq!(completeness.verdict(&judge).violations.len(), 1);
     }
 
     #[test]

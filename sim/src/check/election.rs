@@ -5,12 +5,13 @@
 //! node says nothing of it before it is synced; so through restarts only durable votes count. A
 //! node that has lost its disk has forgotten its votes, and is another node from then on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cronclave::consensus::Role;
 use cronclave::id::{NodeId, Term};
 
 use super::Verdict;
+use super::entries::Config;
 use super::mirror::{Ballot, Image, Machine};
 use super::tally::{Count, Judge};
 
@@ -20,6 +21,8 @@ pub(super) struct Election {
     leaders: BTreeMap<Term, NodeId>,
     /// What each node has durably given, of the terms of which it may still be asked.
     given: BTreeMap<NodeId, BTreeMap<Term, NodeId>>,
+    /// Who was durably voted for in which term, and by whom, whatever became of their disks.
+    voters: BTreeMap<(Term, NodeId), BTreeSet<NodeId>>,
 }
 
 /// How many terms back votes are remembered.
@@ -28,7 +31,8 @@ const TERMS_MAX: usize = 64;
 impl Election {
     pub(super) fn new() -> Self {
         let count = Count::new("election");
-        Self { count, leaders: BTreeMap::new(), given: BTreeMap::new() }
+        let (leaders, given, voters) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { count, leaders, given, voters }
     }
 
     /// A server says that it leads, or a vote says so of it.
@@ -43,6 +47,18 @@ impl Election {
         match role {
             Role::Leader => self.on_leader(judge, term, id),
             Role::Candidate | Role::Follower | Role::Learner => {}
+        }
+    }
+
+    /// A server begins to lead in `term`: a quorum of these voters has voted for it, and their
+    /// votes were durable before it could hear of them.
+    pub(super) fn on_elected(&mut self, judge: &mut Judge, id: NodeId, term: Term, all: &Config) {
+        let voters = self.voters.get(&(term, id));
+        for half in &all.halves {
+            let count = voters.map_or(0, |voters| half.intersection(voters).count());
+            self.count.check(judge, count > half.len() / 2, || {
+                format!("{id} leads in term {term} by the durable votes of {count} of {half:?}")
+            });
         }
     }
 
@@ -63,6 +79,10 @@ impl Election {
     pub(super) fn on_durable(&mut self, judge: &mut Judge, id: NodeId, ballot: Ballot) {
         if ballot.is_leader {
             return self.on_leader(judge, ballot.term, ballot.to);
+        }
+        self.voters.entry((ballot.term, ballot.to)).or_default().insert(id);
+        if self.voters.len() > TERMS_MAX {
+            self.voters.pop_first();
         }
         let given = self.given.entry(id).or_default();
         let first = *given.entry(ballot.term).or_insert(ballot.to);
@@ -173,6 +193,26 @@ mod tests {
         assert!(election.verdict(&judge).is_green());
         election.on_role(&mut judge, B, Role::Leader, Term(2));
         assert_eq!(election.verdict(&judge).violations.len(), 1);
+    }
+
+    #[test]
+    fn a_leader_by_votes_that_are_not_durable_on_a_quorum_of_each_half_is_found() {
+        let (mut judge, mut election) = (Judge::default(), Election::new());
+        let half = |ids: &[NodeId]| ids.iter().copied().collect::<BTreeSet<_>>();
+        let c = NodeId(0xc);
+        let all = Config { halves: vec![half(&[A, B, c])], ..Config::default() };
+        let joint = Config { halves: vec![half(&[A, B, c]), half(&[c])], ..Config::default() };
+        election.on_durable(&mut judge, A, vote(3, A));
+        election.on_durable(&mut judge, B, vote(3, A));
+        election.on_durable(&mut judge, c, accept(3, A));
+        election.on_lost(B);
+        election.on_elected(&mut judge, A, Term(3), &all);
+        assert!(election.verdict(&judge).is_green(), "a vote that is lost later was given");
+        election.on_elected(&mut judge, A, Term(3), &joint);
+        assert_eq!(election.verdict(&judge).violations.len(), 1);
+        election.on_durable(&mut judge, A, vote(4, A));
+        election.on_elected(&mut judge, A, Term(4), &all);
+        assert_eq!(election.verdict(&judge).violations.len(), 2);
     }
 
     #[test]

@@ -205,6 +205,14 @@ impl Cluster {
         }
     }
 
+    /// All vote for a server in the next term. It does not say yet that it leads.
+    pub(super) fn elect(&mut self, host: usize) {
+        self.term += 1;
+        for voter in 0..self.size {
+            self.write(voter, &[vote(self.term, host)]);
+        }
+    }
+
     /// The next entry goes to all disks. Gives its index.
     pub(super) fn append(&mut self, content: &Content) -> u64 {
         let record = entry(self.next, self.term, content);

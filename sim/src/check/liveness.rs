@@ -1,63 +1,141 @@
-//! Liveness: what was promised has to come by its deadline. Whoever knows that the cluster can
-//! work promises; this keeps the books.
+//! Liveness: what came of requests to servers that have to work, and its contrary, to servers that
+//! must grant nothing. A plan says who has to do which, [`Wanted`]; what came of it is [`Probed`].
+//!
+//! "Works" and "stands still" are seen from outside alone, by what clients were granted and what
+//! started, and each request has to have an answer in time, whichever it is.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use cronclave::time::Mono;
 
-use super::Verdict;
-use super::tally::{Count, Judge};
+/// A cluster that works grants at least so many writes, and so many reads.
+pub(crate) const GRANTED_MIN: usize = 50;
 
-#[derive(Debug)]
-pub(super) struct Liveness {
-    count: Count,
-    promises: BTreeMap<String, (Mono, Mono)>,
-    deadlines: BTreeSet<(Mono, String)>,
+/// How many requests are made of each server that is to stand still, or has no space: writes and
+/// reads in turn.
+pub(crate) const STILL_ATTEMPTS: usize = 100;
+
+/// What is expected of servers: see [`crate::plan::Expect`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// They grant writes and reads, and jobs start.
+    Progress,
+    /// They grant nothing, and nothing starts.
+    Still,
+    /// They may do either; only that there are answers is judged.
+    Either,
+    /// They grant reads, and refuse each write for want of space by the name of who has none.
+    Full,
+    /// They grant no write, and nothing starts; reads are as may be.
+    ReadOnly,
+    /// They grant every write.
+    Writes,
 }
 
-impl Liveness {
-    pub(super) fn new() -> Self {
-        let count = Count::new("liveness");
-        Self { count, promises: BTreeMap::new(), deadlines: BTreeSet::new() }
-    }
-
-    /// From `at` on `what` is awaited, until `deadline`. A promise of the same name is replaced.
-    pub(super) fn expect(&mut self, at: Mono, deadline: Mono, what: &str) {
-        if let Some((_, before)) = self.promises.insert(what.to_owned(), (at, deadline)) {
-            self.deadlines.remove(&(before, what.to_owned()));
-        }
-        self.deadlines.insert((deadline, what.to_owned()));
-    }
-
-    /// It has come. Nothing if nobody awaits it.
-    pub(super) fn kept(&mut self, judge: &mut Judge, what: &str) {
-        if let Some((_, deadline)) = self.promises.remove(what) {
-            self.deadlines.remove(&(deadline, what.to_owned()));
-            self.count.check(judge, true, String::new);
+impl Wanted {
+    /// The checker that judges it, if anything is judged but answers.
+    pub(crate) fn checker(self) -> Option<&'static str> {
+        match self {
+            Self::Progress => Some("progress"),
+            Self::Still | Self::ReadOnly => Some("stands still"),
+            Self::Full => Some("full disks"),
+            Self::Writes => Some("writes"),
+            Self::Either => None,
         }
     }
+}
 
-    /// The promise does not hold any more, and nobody is to blame.
-    pub(super) fn release(&mut self, what: &str) {
-        if let Some((_, deadline)) = self.promises.remove(what) {
-            self.deadlines.remove(&(deadline, what.to_owned()));
+/// What came of the requests to one server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    /// Writes that were granted.
+    pub(crate) written: usize,
+    /// Reads that were granted.
+    pub(crate) read: usize,
+    /// Refused for want of space, by the name of a server that has none.
+    pub(crate) full: usize,
+    /// Refused for another reason, or never taken.
+    pub(crate) refused: usize,
+    /// Of unknown outcome.
+    pub(crate) unknown: usize,
+    /// Without any answer in time.
+    pub(crate) silent: usize,
+}
+
+/// What came of a probe.
+#[derive(Clone, Debug)]
+pub(crate) struct Probed<'a> {
+    pub(crate) wanted: Wanted,
+    /// Who was asked.
+    pub(crate) hosts: &'a [usize],
+    /// From when on.
+    pub(crate) since: Mono,
+    /// How many requests were made of all of them.
+    pub(crate) made: usize,
+    pub(crate) tallies: &'a BTreeMap<usize, Tally>,
+    /// How many processes started meanwhile, anywhere.
+    pub(crate) started: u64,
+    /// Whether there is somewhere to start them.
+    pub(crate) can_start: bool,
+    /// Whether others that may work were asked meanwhile.
+    pub(crate) works_elsewhere: bool,
+}
+
+impl Probed<'_> {
+    /// What does not hold: a checker, and a sentence.
+    pub(crate) fn complaints(&self) -> Vec<(&'static str, String)> {
+        let sum = |of: fn(&Tally) -> usize| self.tallies.values().map(of).sum::<usize>();
+        let (written, read) = (sum(|tally| tally.written), sum(|tally| tally.read));
+        let silent = sum(|tally| tally.silent);
+        let told = self.told(written, read);
+        let mut found = Vec::new();
+        match self.wanted {
+            Wanted::Progress => {
+                if written < GRANTED_MIN || read < GRANTED_MIN {
+                    found.push(format!("too little is granted by {told}"));
+                }
+                if self.started == 0 && self.can_start {
+                    found.push(format!("nothing is started by {told}"));
+                }
+            }
+            Wanted::Still | Wanted::ReadOnly => {
+                if written > 0 || (read > 0 && self.wanted == Wanted::Still) {
+                    found.push(format!("without a quorum something is granted by {told}"));
+                }
+                if self.started > 0 && !self.works_elsewhere {
+                    let started = self.started;
+                    found.push(format!("without a quorum {started} processes start: {told}"));
+                }
+            }
+            Wanted::Full => {
+                let half = STILL_ATTEMPTS / 2;
+                let all = Tally { read: half, full: half, ..Tally::default() };
+                if self.hosts.iter().any(|host| self.tallies.get(host) != Some(&all)) {
+                    found.push(format!("not every write is refused for space by {told}"));
+                }
+            }
+            Wanted::Writes => {
+                if written < self.made / 2 {
+                    found.push(format!("not every write is granted by {told}"));
+                }
+            }
+            Wanted::Either => {}
         }
+        let checker = self.wanted.checker();
+        let found = found.into_iter().filter_map(|text| Some((checker?, text)));
+        let silence =
+            (silent > 0).then(|| ("answers", format!("{silent} requests have no answer: {told}")));
+        found.chain(silence).collect()
     }
 
-    /// Time has passed.
-    pub(super) fn on_time(&mut self, judge: &mut Judge) {
-        let now = judge.at;
-        while self.deadlines.first().is_some_and(|first| first.0 < now) {
-            let Some((deadline, what)) = self.deadlines.pop_first() else { return };
-            let since = self.promises.remove(&what).map(|(at, _)| at).unwrap_or_default();
-            self.count.check(judge, false, || {
-                format!("{what} was awaited from {since} to {deadline}, and has not come")
-            });
-        }
-    }
-
-    pub(super) fn verdict(&self, judge: &Judge) -> Verdict {
-        self.count.verdict(judge)
+    fn told(&self, written: usize, read: usize) -> String {
+        let hosts: Vec<String> = self.hosts.iter().map(|host| format!("n{}", host + 1)).collect();
+        format!(
+            "{}, asked from {} on: {written} writes and {read} reads granted: {:?}",
+            hosts.join(","),
+            self.since,
+            self.tallies
+        )
     }
 }
 
@@ -65,29 +143,76 @@ impl Liveness {
 mod tests {
     use super::*;
 
-    fn at(micros: u64) -> Mono {
-        Mono::from_micros(micros)
+    /// Who complains if servers n1 and n2 have each given these answers, and this many processes
+    /// have started.
+    fn complaints(wanted: Wanted, each: Tally, started: u64) -> Vec<&'static str> {
+        judged(wanted, each, started, false)
+    }
+
+    fn judged(
+        wanted: Wanted,
+        each: Tally,
+        started: u64,
+        works_elsewhere: bool,
+    ) -> Vec<&'static str> {
+        let tallies = BTreeMap::from([(0, each), (1, each)]);
+        let probed = Probed {
+            wanted,
+            hosts: &[0, 1],
+            since: Mono::ZERO,
+            made: 2 * STILL_ATTEMPTS,
+            tallies: &tallies,
+            started,
+            can_start: true,
+            works_elsewhere,
+        };
+        probed.complaints().into_iter().map(|(checker, _)| checker).collect()
+    }
+
+    const BUSY: Tally = Tally { written: 25, read: 25, full: 0, refused: 0, unknown: 0, silent: 0 };
+    const NOTHING: Tally = Tally { written: 0, read: 0, refused: 100, ..BUSY };
+
+    #[test]
+    fn who_works_grants_writes_and_reads_and_starts_jobs() {
+        assert_eq!(complaints(Wanted::Progress, BUSY, 1), [""; 0]);
+        for (each, started) in
+            [(Tally { written: 24, ..BUSY }, 1), (Tally { read: 24, ..BUSY }, 1), (BUSY, 0)]
+        {
+            assert_eq!(complaints(Wanted::Progress, each, started), ["progress"], "{each:?}");
+        }
+        assert_eq!(complaints(Wanted::Progress, NOTHING, 0), ["progress", "progress"]);
     }
 
     #[test]
-    fn a_promise_that_is_kept_in_time_is_well_and_one_that_is_not_is_found() {
-        let (mut judge, mut liveness) = (Judge::default(), Liveness::new());
-        liveness.expect(at(1), at(10), "a leader");
-        liveness.expect(at(1), at(20), "a write");
-        liveness.expect(at(1), at(5), "a read");
-        liveness.expect(at(2), at(15), "a read");
-        judge.at = at(10);
-        liveness.on_time(&mut judge);
-        liveness.kept(&mut judge, "a leader");
-        liveness.kept(&mut judge, "a leader");
-        liveness.release("a write");
-        assert!(liveness.verdict(&judge).is_green());
-        assert_eq!(liveness.verdict(&judge).comparisons, 1);
-        judge.at = at(30);
-        liveness.on_time(&mut judge);
+    fn who_stands_still_grants_nothing_and_starts_nothing() {
+        assert_eq!(complaints(Wanted::Still, NOTHING, 0), [""; 0]);
+        for (each, started) in
+            [(Tally { written: 1, ..NOTHING }, 0), (Tally { read: 1, ..NOTHING }, 0), (NOTHING, 1)]
+        {
+            assert_eq!(complaints(Wanted::Still, each, started), ["stands still"], "{each:?}");
+        }
+        assert_eq!(judged(Wanted::Still, NOTHING, 1, true), [""; 0], "others started it");
+        assert_eq!(complaints(Wanted::ReadOnly, Tally { read: 50, ..NOTHING }, 0), [""; 0]);
+        assert_eq!(complaints(Wanted::ReadOnly, BUSY, 0), ["stands still"]);
+    }
+
+    #[test]
+    fn want_of_space_is_named_in_every_answer_and_whoever_has_space_writes() {
+        let full = Tally { read: 50, full: 50, ..Tally::default() };
+        assert_eq!(complaints(Wanted::Full, full, 0), [""; 0]);
         assert_eq!(
-            liveness.verdict(&judge).violations,
-            ["at 0.000030: a read was awaited from 0.000002 to 0.000015, and has not come"]
+            complaints(Wanted::Full, Tally { full: 49, refused: 1, ..full }, 0),
+            ["full disks"]
         );
+        assert_eq!(complaints(Wanted::Writes, Tally { written: 50, ..full }, 0), [""; 0]);
+        assert_eq!(complaints(Wanted::Writes, Tally { written: 49, ..full }, 0), ["writes"]);
+    }
+
+    #[test]
+    fn every_request_has_an_answer_whatever_is_expected() {
+        let silent = Tally { silent: 1, ..NOTHING };
+        assert_eq!(complaints(Wanted::Either, NOTHING, 0), [""; 0]);
+        assert_eq!(complaints(Wanted::Either, silent, 0), ["answers"]);
+        assert_eq!(complaints(Wanted::Still, silent, 0), ["answers"]);
     }
 }

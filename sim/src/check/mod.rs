@@ -18,7 +18,7 @@ mod front_tests;
 mod halts;
 mod immutable;
 mod linear;
-mod liveness;
+pub(crate) mod liveness;
 mod log_matching;
 mod mirror;
 mod model;
@@ -30,6 +30,7 @@ mod runs_end;
 #[cfg(test)]
 mod runs_tests;
 pub mod seen;
+pub(crate) mod spins;
 mod states;
 mod tally;
 mod watch;

@@ -390,10 +390,7 @@ fn failed_runs_are_tried_again_under_ids_that_are_known() {
 fn a_fire_window_that_crosses_leaders_is_noticed() {
     let mut run = Run::new(&every_ten());
     run.pass_to(15);
-    run.cluster.term = 2;
-    for host in 0..3 {
-        run.cluster.write(host, &[vote(2, 0)]);
-    }
+    run.cluster.elect(0);
     run.cluster.commit();
     run.run(10);
     run.cluster.assert_healthy();

@@ -50,15 +50,16 @@ impl Sim {
         let passed = self.now.saturating_since(since);
         let missing = self.what_is_missing(passed);
         match missing {
-            None if passed >= SETTLES_MIN => self.is_over = true,
+            None => self.is_over = true,
             Some(missing) if passed >= SETTLES_MAX => {
                 self.violated("settles", &format!("{SETTLES_MAX:?} after the end {missing}"));
                 self.is_over = true;
             }
-            None | Some(_) => self.after(LOOK_EVERY, Event::Settle),
+            Some(_) => self.after(LOOK_EVERY, Event::Settle),
         }
         if self.is_over {
             self.promises.compared("settles", 1);
+            self.promises.compared("spins", self.spins.compared());
             self.judge_workload();
         }
     }
@@ -122,6 +123,9 @@ impl Sim {
             .iter()
             .map(|&index| self.machines[index].host.as_ref()?.status().applied)
             .collect();
+        if passed < SETTLES_MIN {
+            return Some("what ended last may not be booked".to_owned());
+        }
         let together = applied.windows(2).all(|pair| pair[0] == pair[1]);
         if passed < TOGETHER_MAX && !together {
             return Some("not all are at the same entry".to_owned());

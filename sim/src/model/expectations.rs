@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use cronclave::node::io::Event;
 
 use super::Sim;
-use super::probes::Wanted;
 use crate::check::coverage::{Coverage, Situation};
+use crate::check::liveness::Wanted;
 use crate::plan::{Action, Expect, Plan, Step, Target};
 
 /// The name of the checker.

@@ -7,6 +7,7 @@ use cronclave::codec::record::Recovered;
 use cronclave::node::io::Input;
 use cronclave::node::request::Request;
 
+use super::host::Afterwards;
 use super::{Control, Rebirth, Sim};
 use crate::check::seen::Seen;
 use crate::plan::{Action, Clock, Disk, Keep, Place, Target, Way};
@@ -56,6 +57,9 @@ impl Sim {
             Action::Kill(target) => self.exit(self.target(*target), "it is killed"),
             Action::Stop(target) => {
                 let host = self.target(*target);
+                if let Some(host) = &mut self.machines[host].host {
+                    host.stops = Some(Afterwards::Rests);
+                }
                 self.give(host, Input::Shutdown { drain: DRAIN });
             }
             Action::Restart(target) => self.boot(self.target(*target)),
@@ -73,6 +77,7 @@ impl Sim {
             Action::Mend(from, to) => self.mend(self.target(*from), self.target(*to)),
             Action::Partition(blocks) => self.partition(blocks),
             Action::Isolate(target, way) => self.isolate(self.target(*target), *way),
+            Action::Rejoin(target) => self.rejoin(self.target(*target)),
             Action::Lag(from, to, by) => {
                 let (from, to) = (self.target(*from), self.target(*to));
                 self.net.set_lag(from, to, *by);
@@ -302,6 +307,13 @@ impl Sim {
             if way != Way::In {
                 self.cut(host, other);
             }
+        }
+    }
+
+    fn rejoin(&mut self, host: usize) {
+        for other in (0..self.machines.len()).filter(|&other| other != host) {
+            self.mend(host, other);
+            self.mend(other, host);
         }
     }
 

@@ -55,7 +55,16 @@ pub(crate) struct Host {
     /// Whether a turn is on its way.
     has_turn: bool,
     shown: Shown,
+    /// Whether it was told to stop, and is to boot again when it has.
+    pub(super) stops: Option<Afterwards>,
     is_over: bool,
+}
+
+/// What comes after a stop that a node was told to make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Afterwards {
+    Rests,
+    Boots,
 }
 
 /// What the checkers were last shown of a server.
@@ -112,9 +121,12 @@ impl Host {
 }
 
 impl Sim {
-    /// Boots a machine's node on what its disk holds, if none runs.
+    /// Boots a machine's node on what its disk holds, if none runs; if one is about to stop, then.
     pub(super) fn boot(&mut self, host: usize) {
         let machine = &mut self.machines[host];
+        if let Some(afterwards) = machine.host.as_mut().and_then(|host| host.stops.as_mut()) {
+            *afterwards = Afterwards::Boots;
+        }
         if machine.host.is_some() || machine.has_left {
             return;
         }
@@ -165,6 +177,7 @@ impl Sim {
             busy_until: self.now,
             has_turn: false,
             shown: Shown::default(),
+            stops: None,
             is_over: false,
         }));
         self.hang_links_of(host);
@@ -268,7 +281,9 @@ impl Sim {
         let Some(host) = &mut self.machines[index].host else { return };
         let Some(mut node) = host.node.take() else { return };
         self.turns += 1;
-        let next = turn(&mut node, &mut Port { sim: self, index });
+        let mut port = Port { sim: self, index, acted: false };
+        let next = turn(&mut node, &mut port);
+        let acted = port.acted;
         let works = self.draws.turn.span(self.options.turn);
         let now = self.now;
         let machine = &mut self.machines[index];
@@ -276,25 +291,43 @@ impl Sim {
         let Some(host) = &mut machine.host else { return };
         host.node = Some(node);
         host.busy_until = now + works;
+        let mut is_idle = false;
         let again = match next {
             Turn::Again => true,
             Turn::Wait(deadline) => {
                 let at = deadline.map(|(at, _)| clock.when(at).max(now));
+                is_idle = !acted && at.is_some_and(|at| at <= now);
                 // What is due at once comes back in a moment, as a real timer would.
                 host.deadline = at.map(|at| if at <= now { now + MOMENT } else { at });
                 !host.inbox.is_empty()
             }
         };
-        let is_over = host.is_over;
+        let (is_over, stops) = (host.is_over, host.stops);
+        if self.spins.on_turn(index, is_idle) {
+            self.spinning(index, next);
+        }
         self.send_all(index);
         self.show_status(index);
         if is_over {
-            return self.exit(index, "it has stopped");
+            self.exit(index, "it has stopped");
+            if stops == Some(Afterwards::Boots) {
+                self.boot(index);
+            }
+            return;
         }
         if again {
             self.turn_soon(index);
         }
         self.arm(index);
+    }
+
+    fn spinning(&mut self, index: usize, next: Turn) {
+        let deadline = match next {
+            Turn::Wait(Some((_, timer))) => format!("{timer:?}"),
+            Turn::Wait(None) | Turn::Again => "none".to_owned(),
+        };
+        let text = format!("n{} spins: a deadline has passed, of {deadline}", index + 1);
+        self.violated("spins", &text);
     }
 
     /// The clocks of a machine were set: its deadline is another one by true time.
@@ -404,6 +437,7 @@ impl Sim {
         match output {
             Output::Dial { dial, addr } => self.dial(index, dial, &addr),
             Output::Send { session, lane, payload } => {
+                let payload = self.layer.frame(payload);
                 if let Some(host) = &mut self.machines[index].host {
                     host.links.send(session, lane, payload);
                 }
@@ -503,6 +537,8 @@ impl Packet {
 struct Port<'a> {
     sim: &'a mut Sim,
     index: usize,
+    /// Whether something came in or went out.
+    acted: bool,
 }
 
 impl World for Port<'_> {
@@ -512,11 +548,13 @@ impl World for Port<'_> {
 
     fn next_input(&mut self) -> Option<Input> {
         let input = self.sim.machines[self.index].host.as_mut()?.inbox.pop_front()?;
+        self.acted = true;
         self.sim.trace(self.index, &input);
         Some(input)
     }
 
     fn perform(&mut self, output: Output) {
+        self.acted = true;
         self.sim.trace(self.index, &output);
         self.sim.perform(self.index, output);
     }

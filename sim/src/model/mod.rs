@@ -51,6 +51,7 @@ use self::probes::Probes;
 pub(crate) use self::witness::Promises;
 pub use self::witness::Telling;
 use crate::check::Checkers;
+use crate::check::spins::Spins;
 use crate::draws::Draws;
 use crate::mutant::Layer;
 use crate::plan::{Options, Plan, Step};
@@ -240,6 +241,7 @@ pub(crate) struct Sim {
     probes: Probes,
     pub(crate) checkers: Checkers,
     pub(crate) promises: Promises,
+    spins: Spins,
     /// What surrounds the nodes: a mutant, or nothing.
     layer: Layer,
     /// For how many samples the tolerated number of servers was lost, and one more.
@@ -278,6 +280,7 @@ impl Sim {
             probes: Probes::default(),
             checkers: witness::checkers(plan),
             promises: Promises::default(),
+            spins: Spins::new(count),
             layer: witness::layer(plan),
             held: [0; 2],
             story: witness::story(plan),

@@ -9,11 +9,9 @@ use cronclave::time::Mono;
 
 use super::clients::{Asker, PATIENCE};
 use super::{Event, Sim};
+use crate::check::liveness::{Probed, STILL_ATTEMPTS, Tally, Wanted};
 use crate::check::seen::Answer;
 use crate::plan::Target;
-
-/// A cluster that works grants so many writes, and so many reads, in [`PROGRESS_SPAN`].
-const GRANTED_MIN: usize = 50;
 
 /// How many requests are made of a cluster that is to work, over all its servers.
 const PROGRESS_ATTEMPTS: usize = 150;
@@ -21,37 +19,11 @@ const PROGRESS_ATTEMPTS: usize = 150;
 /// For how long they are made.
 const PROGRESS_SPAN: Duration = Duration::from_secs(3);
 
-/// How many requests are made of each server that is to stand still, or has no space.
-const STILL_ATTEMPTS: usize = 100;
-
 /// How far apart they are.
 const STILL_EVERY: Duration = Duration::from_millis(50);
 
 /// Probes write jobs of so many names, so that they do not fill the state.
 const NAMES: usize = 40;
-
-/// What is expected, without whom: see [`crate::plan::Expect`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wanted {
-    Progress,
-    Still,
-    Either,
-    Full,
-    ReadOnly,
-    Writes,
-}
-
-/// What came of the requests to one server.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Tally {
-    written: usize,
-    read: usize,
-    /// Refused for want of space, by the name of a server that has none.
-    full: usize,
-    refused: usize,
-    unknown: usize,
-    silent: usize,
-}
 
 #[derive(Debug)]
 struct Probe {
@@ -64,18 +36,6 @@ struct Probe {
     tallies: BTreeMap<usize, Tally>,
     starts: u64,
     judged_at: Option<Mono>,
-}
-
-impl Probe {
-    fn told(&self, written: usize, read: usize) -> String {
-        let hosts: Vec<String> = self.hosts.iter().map(|host| format!("n{}", host + 1)).collect();
-        format!(
-            "{}, asked from {} on: {written} writes and {read} reads granted: {:?}",
-            hosts.join(","),
-            self.since,
-            self.tallies
-        )
-    }
 }
 
 /// All probes of a run, and how often each kind was judged.
@@ -187,62 +147,25 @@ impl Sim {
 
     fn judge(&mut self, number: usize) {
         let works_elsewhere = self.probes.works_elsewhere(number);
-        let agents_work = self.agents_work(&self.probes.all[number].hosts);
+        let can_start = self.agents_work(&self.probes.all[number].hosts);
         let (now, started) = (self.now, self.starts);
         let probe = &mut self.probes.all[number];
         probe.judged_at = Some(now);
-        let (written, read, silent) = probe.tallies.values().fold((0, 0, 0), |sum, tally| {
-            (sum.0 + tally.written, sum.1 + tally.read, sum.2 + tally.silent)
-        });
-        let told = probe.told(written, read);
-        let started = started - probe.starts;
         let wanted = probe.wanted;
-        let mut complaints = Vec::new();
-        match wanted {
-            Wanted::Progress => {
-                if written < GRANTED_MIN || read < GRANTED_MIN {
-                    complaints.push(("progress", format!("too little is granted by {told}")));
-                }
-                if started == 0 && agents_work {
-                    complaints.push(("progress", format!("nothing is started by {told}")));
-                }
-            }
-            Wanted::Still | Wanted::ReadOnly => {
-                let granted = written + if wanted == Wanted::Still { read } else { 0 };
-                if granted > 0 {
-                    let text = format!("without a quorum something is granted by {told}");
-                    complaints.push(("stands still", text));
-                }
-                if started > 0 && !works_elsewhere {
-                    let text = format!("without a quorum {started} processes start: {told}");
-                    complaints.push(("stands still", text));
-                }
-            }
-            Wanted::Full => {
-                let half = STILL_ATTEMPTS / 2;
-                let all = Tally { read: half, full: half, ..Tally::default() };
-                if probe.hosts.iter().any(|host| probe.tallies.get(host) != Some(&all)) {
-                    let text = format!("not every write is refused for space by {told}");
-                    complaints.push(("full disks", text));
-                }
-            }
-            Wanted::Writes => {
-                if written < probe.wants / 2 {
-                    complaints.push(("writes", format!("not every write is granted by {told}")));
-                }
-            }
-            Wanted::Either => {}
-        }
-        if silent > 0 {
-            complaints.push(("answers", format!("{silent} requests have no answer: {told}")));
-        }
+        let probed = Probed {
+            wanted,
+            hosts: &probe.hosts,
+            since: probe.since,
+            made: probe.made,
+            tallies: &probe.tallies,
+            started: started - probe.starts,
+            can_start,
+            works_elsewhere,
+        };
+        let complaints = probed.complaints();
         self.promises.compared("answers", 1);
-        match wanted {
-            Wanted::Progress => self.promises.compared("progress", 1),
-            Wanted::Still | Wanted::ReadOnly => self.promises.compared("stands still", 1),
-            Wanted::Full => self.promises.compared("full disks", 1),
-            Wanted::Writes => self.promises.compared("writes", 1),
-            Wanted::Either => {}
+        if let Some(checker) = wanted.checker() {
+            self.promises.compared(checker, 1);
         }
         for (checker, text) in complaints {
             self.violated(checker, &text);

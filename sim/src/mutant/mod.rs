@@ -12,8 +12,12 @@
 use std::fmt;
 use std::str::FromStr;
 
+use bytes::Bytes;
 use cronclave::codec::record::Record;
+use cronclave::codec::{decode, encode};
+use cronclave::id::Term;
 use cronclave::jobs::history::change::Change;
+use cronclave::node::message::{Envelope, Message};
 use cronclave::node::request::{Consistency, Reply, Request, RequestError};
 
 /// A fault that is planted around a node, or in the simulator. The numbers in the docs of the
@@ -27,7 +31,8 @@ pub enum Mutant {
     /// Disk, 8: a snapshot is said to be durable, and the log purged behind it, while it is in the
     /// cache; a crash loses it.
     SnapshotUnsynced,
-    /// Disk, 9: a node whose disk was wiped comes back under its old identity.
+    /// Disk, 9: a node whose disk was wiped comes back under its old identity, and nobody is told
+    /// how far its log goes, by which the others would know.
     OldIdentity,
     /// Core's outputs, 22: every process is started twice.
     StartedTwice,
@@ -193,6 +198,21 @@ impl Layer {
         self.is(Mutant::OldIdentity)
     }
 
+    /// The network: what leaves a node of a frame.
+    pub fn frame(self, payload: Bytes) -> Bytes {
+        if !self.is(Mutant::OldIdentity) {
+            return payload;
+        }
+        let Ok(mut envelope) = decode::<Envelope>("envelope", &payload) else { return payload };
+        for message in &mut envelope.messages {
+            if let Message::Hello(hello) = message {
+                // Nothing goes back behind this.
+                hello.footing.term = Term(u64::MAX);
+            }
+        }
+        encode(&envelope)
+    }
+
     /// The executor: how often it starts the process of one order.
     pub fn starts(self) -> usize {
         if self.is(Mutant::StartedTwice) { 2 } else { 1 }
@@ -244,7 +264,6 @@ impl Layer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::Bytes;
     use cronclave::id::{JobName, LogIndex};
     use cronclave::jobs::command::Applied;
     use std::collections::BTreeSet;

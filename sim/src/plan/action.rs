@@ -109,6 +109,8 @@ pub enum Action {
     Partition(Vec<Vec<Target>>),
     /// A machine is cut off.
     Isolate(Target, Way),
+    /// All links of a machine are mended, whatever else is wrong with it.
+    Rejoin(Target),
     /// The packets from the first to the second take so much longer.
     Lag(Target, Target, Duration),
     /// Sessions from the first to the second hang: what is sent over them stays on its way.
@@ -144,6 +146,7 @@ impl Action {
             | Self::Rest(_)
             | Self::Restart(_)
             | Self::Mend(..)
+            | Self::Rejoin(_)
             | Self::Resume(_)
             | Self::Heal(_)
             | Self::HealAll

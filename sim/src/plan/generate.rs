@@ -151,6 +151,9 @@ impl Draft {
     fn break_things(&mut self) {
         let early = self.rng.random_ratio(1, 8);
         self.at = if early { self.millis(100, 3_000) } else { FOUNDED + self.millis(0, 2_000) };
+        if self.options.job_bytes > 0 {
+            self.fall_behind();
+        }
         let count = self.rng.random_range(1..=14);
         for _ in 0..count {
             let Some(&kind) = self.kinds.choose(&mut self.rng) else { break };
@@ -191,7 +194,7 @@ impl Draft {
                     target
                 };
                 self.push(at, Action::Isolate(target, way));
-                self.push(until, Action::Heal(vec![target]));
+                self.push(until, Action::Rejoin(target));
             }
             Kind::Cut => {
                 let other = Target::Host(self.other(host));
@@ -236,6 +239,28 @@ impl Draft {
             Kind::Leave => self.leave(host, at),
             Kind::Agent => self.agent(at, until),
         }
+    }
+
+    /// A server is cut off until the log that it lacks is gone elsewhere. It is brought a snapshot
+    /// over a slow link, and it or its sender dies meanwhile.
+    fn fall_behind(&mut self) {
+        let (sender, receiver) = (Target::After(0), Target::After(1));
+        let cut_at = self.at.max(FOUNDED);
+        self.push(cut_at, Action::Mark);
+        self.push(cut_at, Action::Isolate(receiver, Way::Both));
+        let back_at = cut_at + self.millis(10_000, 13_000);
+        let lag = self.millis(250, 450);
+        self.push(back_at, Action::Rejoin(receiver));
+        self.push(back_at, Action::Lag(sender, receiver, lag));
+        self.push(back_at, Action::Lag(receiver, sender, lag));
+        let dies = *[sender, receiver].choose(&mut self.rng).expect("not empty");
+        let dies_at = back_at + self.millis(2_000, 6_000);
+        let keep = self.keep();
+        self.push(dies_at, Action::Crash(dies, keep));
+        let restarts_at = dies_at + self.millis(50, 2_000);
+        self.push(restarts_at, Action::Restart(dies));
+        self.at = restarts_at + self.millis(0, LASTS_MAX);
+        self.push(self.at, Action::Rejoin(receiver));
     }
 
     fn crash(&mut self, host: usize, at: Duration, until: Duration) {
@@ -287,7 +312,9 @@ impl Draft {
             }
             self.push(at, Action::Partition(blocks));
         }
-        self.push(until, Action::Heal(all));
+        // Agents stand with one of the blocks.
+        let others = (servers..self.options.machines()).map(Target::Host);
+        self.push(until, Action::Heal(all.into_iter().chain(others).collect()));
     }
 
     /// Links are cut one after the other and mended in another order.
@@ -413,7 +440,7 @@ impl Draft {
             }
             _ => {
                 self.push(at, Action::Isolate(Target::Host(host), Way::Both));
-                self.push(until, Action::Heal(vec![Target::Host(host)]));
+                self.push(until, Action::Rejoin(Target::Host(host)));
             }
         }
     }

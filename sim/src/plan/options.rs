@@ -126,7 +126,7 @@ impl Options {
         let latency = pick(rng, &[500, 1_500, 1_500, 5_000, 15_000]);
         let rest = pick(rng, &[50_000, 200_000, 400_000, 2_000_000]);
         let run = pick(rng, &[20_000, 400_000, 2_000_000, 12_000_000]);
-        Self {
+        let drawn = Self {
             seed,
             servers,
             agents: rng.random_range(0..=2),
@@ -151,6 +151,24 @@ impl Options {
             segment_kb: *[16, 64, 256].choose(rng).expect("not empty"),
             grace: *[86_400, 86_400, 20].choose(rng).expect("not empty"),
             mutant: None,
+        };
+        match servers >= 3 && rng.random_ratio(1, 12) {
+            true => drawn.with_large_snapshots(),
+            false => drawn,
+        }
+    }
+
+    /// The same with jobs of which a snapshot is so large that it takes many messages.
+    fn with_large_snapshots(self) -> Self {
+        Self {
+            clients: 2,
+            rest: Range::micros(100_000, 300_000),
+            jobs: 20,
+            reads: 20,
+            job_bytes: 200_000,
+            snapshot_kb: 1_000,
+            segment_kb: 1_024,
+            ..self
         }
     }
 

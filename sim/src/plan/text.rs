@@ -112,6 +112,7 @@ impl fmt::Display for Action {
                 };
                 write!(f, "isolate {target} {way}")
             }
+            Self::Rejoin(target) => write!(f, "rejoin {target}"),
             Self::Lag(from, to, by) => write!(f, "lag {from} {to} {}", Seconds(*by)),
             Self::Hang(from, to) => write!(f, "hang {from} {to}"),
             Self::Break(a, b) => write!(f, "break {a} {b}"),
@@ -251,6 +252,7 @@ impl FromStr for Action {
                     _ => return Err(format!("{way:?}: in, out or both")),
                 },
             ),
+            ["rejoin", host] => Self::Rejoin(target(host)?),
             ["lag", from, to, by] => Self::Lag(target(from)?, target(to)?, seconds(by)?),
             ["hang", from, to] => Self::Hang(target(from)?, target(to)?),
             ["break", a, b] => Self::Break(target(a)?, target(b)?),
@@ -448,6 +450,7 @@ impl Action {
             | Self::Rot(target, _)
             | Self::Disk(target, _)
             | Self::Isolate(target, _)
+            | Self::Rejoin(target)
             | Self::Pause(target)
             | Self::Resume(target)
             | Self::Clock(target, _)
@@ -515,6 +518,7 @@ t=16.000 cut n1 n2
 t=16.000 mend n1 n2
 t=16.000 partition @0,@1 @2,@3,@4
 t=16.000 isolate n1 in
+t=16.000 rejoin n1
 t=16.000 lag n1 n2 0.250
 t=16.000 hang n1 n2
 t=16.000 break n1 n2
@@ -541,7 +545,7 @@ t=30.000 end
         assert_eq!(plan.to_string(), TEXT);
         assert_eq!(plan.options.servers, 5);
         assert_eq!(plan.end, Duration::from_secs(30));
-        assert_eq!(plan.steps.len(), 39);
+        assert_eq!(plan.steps.len(), 40);
     }
 
     #[test]

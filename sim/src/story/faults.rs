@@ -143,6 +143,7 @@ fn is_mender(action: &Action) -> bool {
     matches!(
         action,
         Action::Mend(..)
+            | Action::Rejoin(_)
             | Action::Resume(_)
             | Action::Heal(_)
             | Action::HealAll
@@ -160,6 +161,11 @@ fn mends(action: &Action, broken: &Action) -> bool {
         (Action::Mend(from, to), Action::Cut(a, b) | Action::Lag(a, b, _) | Action::Hang(a, b)) => {
             (from, to) == (a, b)
         }
+        (Action::Rejoin(host), Action::Isolate(alone, _)) => host == alone,
+        (
+            Action::Rejoin(host),
+            Action::Cut(..) | Action::Lag(..) | Action::Hang(..) | Action::Partition(_),
+        ) => broken.targets().len() == 2 && broken.targets().contains(host),
         (Action::Resume(host), Action::Pause(paused)) => host == paused,
         (Action::Disk(host, Disk::Well), Action::Disk(ill, _)) => host == ill,
         (Action::Clock(host, Clock::Well), Action::Clock(off, _)) => host == off,
