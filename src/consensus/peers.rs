@@ -68,9 +68,6 @@ pub enum Inadmissible {
     /// A snapshot's checksum or content is wrong.
     #[error("the snapshot is damaged")]
     DamagedSnapshot,
-    /// The peer has too many requests under way.
-    #[error("the peer has too many requests under way")]
-    TooManyRequests,
     /// There is no session with the peer.
     #[error("there is no session with the peer")]
     NoSession,

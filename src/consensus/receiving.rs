@@ -141,7 +141,8 @@ impl<M: Machine> Engine<M> {
         let file = announced.file();
         let committed = self.metrics().and_then(|metrics| metrics.local_committed);
         if committed.is_some_and(|committed| index_of(&committed) >= file.index) {
-            return self.decline(peer, session, announced, raft);
+            self.decline(peer, session, announced, raft);
+            return Ok(());
         }
         let told = Told::Yes;
         let sender = Sender { peer, session, rpc, vote, told };
@@ -164,20 +165,14 @@ impl<M: Machine> Engine<M> {
     }
 
     /// All that the snapshot covers is here: openraft says so without having it.
-    fn decline(
-        &mut self,
-        peer: NodeId,
-        session: u64,
-        announced: Announced,
-        raft: Raft<M>,
-    ) -> Result<(), Inadmissible> {
+    fn decline(&mut self, peer: NodeId, session: u64, announced: Announced, raft: Raft<M>) {
         let file = announced.file();
         let Announced { rpc, vote, meta, .. } = announced;
         let snapshot = Snapshot { meta, snapshot: file };
         self.serve(peer, session, async move {
             let response = raft.install_full_snapshot(vote, snapshot).await.ok()?;
             Some(Message::SnapshotReply { rpc, installed: Some(response.vote) })
-        })
+        });
     }
 
     /// The same file is announced again: its transfer goes on where it is.
@@ -364,7 +359,8 @@ impl<M: Machine> Engine<M> {
             }
             drop(token);
             None
-        })
+        });
+        Ok(())
     }
 
     /// Forgets a snapshot that openraft is done with, and one that is not needed any more.

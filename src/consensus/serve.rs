@@ -43,24 +43,24 @@ impl<M: Machine> Engine<M> {
         if is_request(&message) {
             self.prepare(&message);
             if !self.held.is_empty() || self.store.is_vote_pending() {
-                return self.hold(peer, session, message);
+                self.hold(peer, session, message);
+                return Ok(());
             }
         }
         self.let_in(peer, session, message, raft)
     }
 
     /// Keeps a request until openraft can work it off: only then can the next be judged. A full
-    /// disk may take hours: what comes meanwhile goes unanswered, and its sender asks again.
-    fn hold(&mut self, peer: NodeId, session: u64, message: Message) -> Result<(), Inadmissible> {
+    /// disk may take hours: what comes meanwhile goes unanswered, and its sender asks again. So
+    /// does what comes beyond [`HELD_MAX`].
+    fn hold(&mut self, peer: NodeId, session: u64, message: Message) {
         if self.is_disk_full() {
             self.held.clear();
-            return Ok(());
+        } else if self.held.len() < HELD_MAX {
+            self.held.push_back((peer, session, message));
+        } else {
+            tracing::debug!(%peer, "too many requests wait: this one goes unanswered");
         }
-        if self.held.len() >= HELD_MAX {
-            return Err(Inadmissible::TooManyRequests);
-        }
-        self.held.push_back((peer, session, message));
-        Ok(())
     }
 
     /// Takes the requests that were kept, as far as openraft can work them off. The host must be
@@ -99,15 +99,15 @@ impl<M: Machine> Engine<M> {
             Message::Vote { rpc, ballot, vote, last, transfer } => {
                 let mut request = VoteRequest::new(vote, last);
                 request.leadership_transfer = transfer;
-                self.serve(peer, session, serve_vote(raft, rpc, ballot, request))
+                self.serve(peer, session, serve_vote(raft, rpc, ballot, request));
             }
             Message::Transfer { rpc, vote, to, last } => {
                 let request = TransferLeaderRequest::new(vote, to, last);
-                self.serve(peer, session, serve_transfer(raft, rpc, request))
+                self.serve(peer, session, serve_transfer(raft, rpc, request));
             }
             Message::Heartbeat { rpc, vote, prev, commit } => {
                 let commit = self.current(vote, commit);
-                self.on_heartbeat(peer, session, raft, (rpc, vote, prev, commit))
+                self.on_heartbeat(peer, session, raft, (rpc, vote, prev, commit));
             }
             Message::Append { rpc, vote, prev, entries, commit } => {
                 let commit = self.current(vote, commit);
@@ -126,37 +126,33 @@ impl<M: Machine> Engine<M> {
                 self.serve(peer, session, async move {
                     let outcome = reply.await?;
                     Some(Message::AppendReply { rpc, outcome })
-                })
+                });
             }
             Message::SnapshotBegin { rpc, vote, meta, len, crc } => {
                 let announced = Announced { rpc, vote, meta, len, crc };
-                self.on_snapshot_begin(peer, session, announced, raft)
+                self.on_snapshot_begin(peer, session, announced, raft)?;
             }
             Message::SnapshotChunk { rpc, offset, data } => {
-                self.on_snapshot_chunk(peer, rpc, offset, data)
+                self.on_snapshot_chunk(peer, rpc, offset, data)?;
             }
             Message::VoteReply { rpc, vote, granted, last } => {
                 let response = VoteResponse::new(vote, last, granted);
                 self.net.on_reply(peer, rpc, NetReply::Vote(response));
-                Ok(())
             }
             Message::TransferReply { rpc, refused } => {
                 self.net.on_reply(peer, rpc, NetReply::Transfer(refused));
-                Ok(())
             }
             Message::HeartbeatReply { rpc, outcome } | Message::AppendReply { rpc, outcome } => {
                 self.net.on_reply(peer, rpc, NetReply::Appended(outcome));
-                Ok(())
             }
             Message::SnapshotAck { rpc, received } => {
                 self.net.on_snapshot_ack(peer, rpc, received);
-                Ok(())
             }
             Message::SnapshotReply { rpc, installed } => {
                 self.net.on_snapshot_reply(peer, rpc, installed);
-                Ok(())
             }
         }
+        Ok(())
     }
 
     /// Works off what waits if `message` can only be judged after that.
@@ -231,16 +227,18 @@ impl<M: Machine> Engine<M> {
         }
     }
 
-    /// Runs `reply` and sends what it gives, in this session only.
+    /// Runs `reply` and sends what it gives, in this session only. While a disk hangs, the requests
+    /// of an honest leader pile up: beyond [`SERVING_MAX`] they go unanswered, and it asks again.
     pub(crate) fn serve(
         &mut self,
         peer: NodeId,
         session: u64,
         reply: impl Future<Output = Option<Message>> + Send + 'static,
-    ) -> Result<(), Inadmissible> {
+    ) {
         let token = self.serving.entry(peer).or_default();
         if Arc::strong_count(token) > SERVING_MAX {
-            return Err(Inadmissible::TooManyRequests);
+            tracing::debug!(%peer, "too many requests are under way: this one goes unanswered");
+            return;
         }
         let token = Arc::clone(token);
         let net = self.net.clone();
@@ -250,7 +248,6 @@ impl<M: Machine> Engine<M> {
             }
             drop(token);
         });
-        Ok(())
     }
 
     /// A heartbeat of the leader that is followed already is answered at once: openraft's answer
@@ -261,7 +258,7 @@ impl<M: Machine> Engine<M> {
         session: u64,
         raft: Raft<M>,
         (rpc, vote, prev, commit): (RpcId, Vote, Option<LogId>, Option<LogId>),
-    ) -> Result<(), Inadmissible> {
+    ) {
         self.heard(peer, vote);
         self.doubts.note_heartbeat(vote, prev, commit);
         self.note_agreed(vote, prev, prev);
@@ -287,7 +284,7 @@ impl<M: Machine> Engine<M> {
         self.serve(peer, session, async move {
             let outcome = reply.await?;
             (!is_answered).then_some(Message::HeartbeatReply { rpc, outcome })
-        })
+        });
     }
 }
 

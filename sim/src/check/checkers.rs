@@ -350,8 +350,7 @@ impl Checkers {
     }
 
     fn on_down(&mut self, host: usize, durable: Option<&Recovered>, is_wiped: bool) {
-        let is_damaged = durable.is_none() && !is_wiped && self.mirror.machine(host).is_up;
-        self.watch.on_down(&self.judge, &self.mirror, host, is_damaged);
+        self.watch.on_down(&self.judge, &self.mirror, host);
         self.runs.on_down(&self.judge, host, is_wiped);
         let id = self.mirror.machine(host).id;
         if is_wiped && self.setup.may_lose {

@@ -396,7 +396,7 @@ impl Mirror {
         let known = before.as_ref().map(|before| &before.config);
         let config = match known.filter(|config| config.is_of(&status.voters, status.is_joint)) {
             Some(config) => Arc::clone(config),
-            None => config_of(status, machine),
+            None => config_of(status, machine, known),
         };
         machine.status = Some(Brief {
             role: status.role,
@@ -411,14 +411,15 @@ impl Mirror {
 }
 
 /// The voters that a server names. The two halves of a joint membership are not told apart by it:
-/// they are in its log, or on their way there, and then the half before is what is known.
-fn config_of(status: &Status, machine: &Machine) -> Arc<Config> {
+/// they are in its log, or on their way there, and then the half before is what is known: from the
+/// log too, or from what the server said last, if a snapshot has taken it from the log.
+fn config_of(status: &Status, machine: &Machine, said: Option<&Arc<Config>>) -> Arc<Config> {
     let in_log = machine.written.config().map(|(_, config)| config);
     match in_log {
         Some(config) if config.is_of(&status.voters, status.is_joint) || status.is_joint => {
             Arc::clone(config)
         }
-        Some(_) | None if status.is_joint => Arc::default(),
+        Some(_) | None if status.is_joint => said.map(Arc::clone).unwrap_or_default(),
         Some(_) | None => Arc::new(Config {
             halves: vec![(*status.voters).clone()],
             learners: (*status.learners).clone(),

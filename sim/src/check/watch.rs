@@ -53,13 +53,10 @@ impl Watch {
     }
 
     /// The node on `host` dies; `mirror` is as it was before.
-    pub(super) fn on_down(&mut self, judge: &Judge, mirror: &Mirror, host: usize, is_lost: bool) {
+    pub(super) fn on_down(&mut self, judge: &Judge, mirror: &Mirror, host: usize) {
         let machine = mirror.machine(host);
         if !self.running.remove(&host).unwrap_or_default().is_empty() {
             self.note(Situation::NodeDiedWithRun);
-        }
-        if is_lost {
-            self.note(Situation::CorruptRecordFound);
         }
         let Some(status) = machine.status.as_ref().filter(|status| status.role == Role::Leader)
         else {
@@ -188,8 +185,8 @@ impl Watch {
             Event::DiskFull(_) => self.note(Situation::DiskFull),
             Event::ClockOff { .. } => self.note(Situation::ClockOff),
             Event::Settled { .. } => self.note(Situation::DoubtSettled),
-            Event::Rejected { .. } => self.note(Situation::PeerRejected),
-            Event::ClusterJoined(_)
+            Event::Rejected { .. }
+            | Event::ClusterJoined(_)
             | Event::LeadershipWon(_)
             | Event::LeadershipLost(_)
             | Event::LeaderKnown { .. }

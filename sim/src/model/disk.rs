@@ -38,6 +38,13 @@ pub(super) struct Writer {
     done_at: Mono,
 }
 
+impl Writer {
+    /// Whether records are on their way to the disk.
+    pub(super) fn is_writing(&self) -> bool {
+        matches!(self.current, Some((Some(_), _)))
+    }
+}
+
 impl Sim {
     pub(super) fn persist(&mut self, index: usize, write: WriteId, records: Vec<Record>) {
         let records = self.layer.records(records);

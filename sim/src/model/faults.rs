@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use cronclave::codec::log::Step as DiskStep;
 use cronclave::codec::record::Recovered;
+use cronclave::consensus::Role;
 use cronclave::node::io::Input;
 use cronclave::node::request::Request;
 
 use super::host::Afterwards;
-use super::{Control, Rebirth, Sim};
+use super::{Control, Event, Rebirth, Sim};
 use crate::check::seen::Seen;
-use crate::plan::{Action, Clock, Disk, Keep, Place, Target, Way};
+use crate::plan::{Action, Clock, Disk, During, Keep, Place, Target, Way};
 use crate::story::What;
 
 /// How long a node that is told to stop waits for its processes.
@@ -54,6 +55,7 @@ impl Sim {
         match action {
             Action::Mark => self.mark(),
             Action::Crash(target, keep) => self.crash(self.target(*target), *keep),
+            Action::Ambush(during, keep) => self.ambush = Some((*during, *keep)),
             Action::Kill(target) => self.exit(self.target(*target), "it is killed"),
             Action::Stop(target) => {
                 let host = self.target(*target);
@@ -116,6 +118,30 @@ impl Sim {
         self.lose_power(host, keep);
         let recovered = self.machines[host].read_disk();
         self.show_disk(host, recovered.as_ref(), false);
+    }
+
+    /// Strikes the leader on `host` if it is in the middle of what the plan waits for.
+    pub(super) fn spring_ambush(&mut self, host: usize) {
+        let Some((during, keep)) = self.ambush else { return };
+        let machine = &self.machines[host];
+        let Some(node) = &machine.host else { return };
+        let status = node.status();
+        let is_met = match during {
+            During::Write => node.writer.is_writing(),
+            During::Joint => status.is_joint,
+        };
+        if is_met && status.role == Role::Leader {
+            let life = machine.life;
+            self.ambush = None;
+            self.after(Duration::ZERO, Event::Ambush { host, life, keep });
+        }
+    }
+
+    pub(super) fn on_ambush(&mut self, host: usize, keep: Keep) {
+        let action = Action::Crash(Target::Host(host), keep);
+        self.tell_fault(Some(host), &action);
+        self.note_step(&action);
+        self.act(&action);
     }
 
     fn lose_power(&mut self, host: usize, keep: Keep) {
@@ -362,6 +388,7 @@ impl Sim {
 
     /// These machines are well among each other.
     fn heal(&mut self, hosts: &[usize]) {
+        self.ambush = None;
         for &host in hosts {
             self.resume(host);
             self.cure(host);

@@ -16,6 +16,7 @@ use super::disk::Writer;
 use super::links::{GOSSIP_PORT, Links, Packet, addr_of, host_of};
 use super::net::Kind;
 use super::{Event, Rebirth, Sim};
+use crate::check::coverage::Situation;
 use crate::check::seen::{Answer, OpId, Seen};
 use crate::plan::Range;
 use crate::story::What;
@@ -140,7 +141,10 @@ impl Sim {
         machine.disk.set_snapshot(machine.snapshots.newest());
         let recovered = match machine.disk.recover() {
             Ok(recovered) => recovered,
-            Err(damage) => return self.fail_to_boot(host, &damage.to_string()),
+            Err(damage) => {
+                self.checkers.note(Situation::CorruptRecordFound);
+                return self.fail_to_boot(host, &damage.to_string());
+            }
         };
         if machine.config.is_server()
             && let Err(error) = archive::open(machine)
@@ -308,6 +312,7 @@ impl Sim {
         }
         self.send_all(index);
         self.show_status(index);
+        self.spring_ambush(index);
         if is_over {
             self.exit(index, "it has stopped");
             if stops == Some(Afterwards::Boots) {

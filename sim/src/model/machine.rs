@@ -256,7 +256,10 @@ fn config(options: &Options, host: usize, draws: &mut Draws) -> NodeConfig {
         profile: Profile::Lan,
         raft_multiplier: options.raft_multiplier,
         log: log_bounds(options),
-        patience: Patience::default(),
+        patience: Patience {
+            lost_after: Duration::from_secs(u64::from(options.lost_after)),
+            ..Patience::default()
+        },
         timezone: "UTC".to_owned(),
         version: "simulated".to_owned(),
     }

@@ -54,7 +54,7 @@ use crate::check::Checkers;
 use crate::check::spins::Spins;
 use crate::draws::Draws;
 use crate::mutant::Layer;
-use crate::plan::{Options, Plan, Step};
+use crate::plan::{During, Keep, Options, Plan, Step};
 use crate::story::Story;
 use crate::trace::Trace;
 
@@ -85,6 +85,8 @@ pub(crate) enum Event {
     Links { host: usize, life: u64 },
     /// A name is looked up.
     Resolved { host: usize, life: u64, name: String },
+    /// A leader is in the middle of what a plan waits for.
+    Ambush { host: usize, life: u64, keep: Keep },
     /// A node starts again on an empty disk.
     Reborn { host: usize, life: Box<Rebirth> },
     /// A process ends.
@@ -114,6 +116,7 @@ impl Event {
             | Self::Built { host, life, .. }
             | Self::Install { host, life, .. }
             | Self::Links { host, life }
+            | Self::Ambush { host, life, .. }
             | Self::Resolved { host, life, .. } => Some((host, life)),
             Self::Step(_)
             | Self::Packet { .. }
@@ -229,6 +232,8 @@ pub(crate) struct Sim {
     net: Net,
     /// From whom each machine's sessions hang.
     hung: Vec<Vec<bool>>,
+    /// What the first leader to be in the middle of something has to fear.
+    ambush: Option<(During, Keep)>,
     /// What was there at the plan's last mark.
     mark: expectations::Mark,
     /// Whether an expectation speaks of what nodes tell.
@@ -290,6 +295,7 @@ impl Sim {
             end: MONO_BEGIN + plan.end,
             now: MONO_BEGIN,
             machines,
+            ambush: None,
             mark: expectations::Mark::default(),
             hears_events: expectations::hears_events(plan),
             due: Vec::new(),
@@ -397,6 +403,7 @@ impl Sim {
             Event::Built { host, id, built, .. } => self.on_built(host, id, *built),
             Event::Install { host, id, task, .. } => self.on_install(host, id, *task),
             Event::Links { host, .. } => self.on_links(host),
+            Event::Ambush { host, keep, .. } => self.on_ambush(host, keep),
             Event::Resolved { host, name, .. } => self.on_resolved(host, name),
             Event::Reborn { host, life } => self.reborn(host, *life),
             Event::ProcessEnds { host, execution, serial } => {

@@ -91,6 +91,8 @@ pub(super) fn checkers(plan: &Plan) -> Checkers {
         lease: options.election_max(),
         may_rot: actions().any(|action| matches!(action, Action::Rot(..))),
         may_lose: may_lose(plan),
+        // Nothing forges messages here.
+        forbids_rejections: true,
         ..Setup::default()
     })
 }

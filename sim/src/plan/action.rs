@@ -72,6 +72,15 @@ pub enum Clock {
     Well,
 }
 
+/// What a leader is in the middle of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum During {
+    /// A write to its log is on its way to the disk.
+    Write,
+    /// The voters are a joint membership.
+    Joint,
+}
+
 /// One thing that is done.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
@@ -80,6 +89,9 @@ pub enum Action {
     Mark,
     /// The power fails: the node and all processes of the machine die.
     Crash(Target, Keep),
+    /// From here on, until something is healed: the power of the first leader that is in the middle
+    /// of this fails.
+    Ambush(During, Keep),
     /// The node is killed; its processes and what the system holds for the disk live on.
     Kill(Target),
     /// The node is told to stop, and hands over before it does.
@@ -156,6 +168,7 @@ impl Action {
             | Self::Disk(_, Disk::Well)
             | Self::Clock(_, Clock::Well) => false,
             Self::Crash(..)
+            | Self::Ambush(..)
             | Self::Kill(_)
             | Self::Stop(_)
             | Self::Wipe(_)

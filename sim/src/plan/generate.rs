@@ -6,7 +6,7 @@ use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{RngExt, SeedableRng};
 
-use super::{Action, Clock, Disk, Expect, Keep, Options, Place, Plan, Step, Target, Way};
+use super::{Action, Clock, Disk, During, Expect, Keep, Options, Place, Plan, Step, Target, Way};
 
 /// Faults begin when the cluster has had this long to be founded, unless they begin at once.
 const FOUNDED: Duration = Duration::from_secs(6);
@@ -24,6 +24,7 @@ const WATCHED: Duration = Duration::from_secs(9);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Crash,
+    Ambush,
     Kill,
     Rolling,
     PowerCut,
@@ -51,8 +52,9 @@ enum Kind {
     Agent,
 }
 
-const KINDS: [Kind; 26] = [
+const KINDS: [Kind; 27] = [
     Kind::Crash,
+    Kind::Ambush,
     Kind::Kill,
     Kind::Rolling,
     Kind::PowerCut,
@@ -174,6 +176,7 @@ impl Draft {
         let until = at + self.millis(50, LASTS_MAX);
         match kind {
             Kind::Crash => self.crash(host, at, until),
+            Kind::Ambush => self.ambush(During::Write, at, until),
             Kind::Kill => {
                 self.push(at, Action::Kill(target));
                 self.push(until, Action::Restart(target));
@@ -184,18 +187,7 @@ impl Draft {
                 self.crash(host, at, until);
             }),
             Kind::Partition => self.partition(at, until),
-            Kind::Isolate => {
-                let way = *[Way::In, Way::Out, Way::Both].choose(&mut self.rng).expect("not empty");
-                // The leader is the one whose isolation tells most.
-                let target = if self.rng.random_ratio(1, 2) {
-                    self.push(at, Action::Mark);
-                    Target::After(0)
-                } else {
-                    target
-                };
-                self.push(at, Action::Isolate(target, way));
-                self.push(until, Action::Rejoin(target));
-            }
+            Kind::Isolate => self.isolate(target, at, until),
             Kind::Cut => {
                 let other = Target::Host(self.other(host));
                 self.push(at, Action::Cut(target, other));
@@ -279,6 +271,16 @@ impl Draft {
         keep
     }
 
+    /// The leader loses its power in the middle of something; whichever it was is started again.
+    fn ambush(&mut self, during: During, at: Duration, until: Duration) {
+        let keep = self.keep();
+        self.push(at, Action::Ambush(during, keep));
+        let joined = self.joined.then_some(self.options.servers + self.options.agents);
+        for host in (0..self.options.servers).chain(joined) {
+            self.push(until, Action::Restart(Target::Host(host)));
+        }
+    }
+
     fn roll(&mut self, at: Duration) {
         let mut at = at;
         for host in 0..self.options.servers {
@@ -287,6 +289,19 @@ impl Draft {
             self.push(at, Action::Restart(Target::Host(host)));
             at += self.millis(100, 2_000);
         }
+    }
+
+    fn isolate(&mut self, target: Target, at: Duration, until: Duration) {
+        let way = *[Way::In, Way::Out, Way::Both].choose(&mut self.rng).expect("not empty");
+        // The leader is the one whose isolation tells most.
+        let target = if self.rng.random_ratio(1, 2) {
+            self.push(at, Action::Mark);
+            Target::After(0)
+        } else {
+            target
+        };
+        self.push(at, Action::Isolate(target, way));
+        self.push(until, Action::Rejoin(target));
     }
 
     /// Two or three blocks, a chain or a bridge.
@@ -414,7 +429,12 @@ impl Draft {
         if self.options.spares > 0 && !self.joined {
             self.joined = true;
             let spare = self.options.servers + self.options.agents;
-            self.push(at.max(FOUNDED), Action::Restart(Target::Host(spare)));
+            let at = at.max(FOUNDED);
+            self.push(at, Action::Restart(Target::Host(spare)));
+            if self.rng.random_ratio(1, 2) {
+                let until = at + self.millis(5_000, 12_000);
+                self.ambush(During::Joint, at, until);
+            }
         }
     }
 

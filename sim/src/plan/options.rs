@@ -77,6 +77,8 @@ pub struct Options {
     pub segment_kb: u32,
     /// The seconds for which a dead server keeps its vote.
     pub grace: u32,
+    /// The seconds of silence of a node after which what it runs is lost.
+    pub lost_after: u32,
     /// The mutant that the world is, by name.
     pub mutant: Option<String>,
 }
@@ -108,6 +110,7 @@ impl Default for Options {
             snapshot_kb: 0,
             segment_kb: 64,
             grace: 86_400,
+            lost_after: 60,
             mutant: None,
         }
     }
@@ -150,6 +153,7 @@ impl Options {
             snapshot_kb: *[0, 0, 16, 64].choose(rng).expect("not empty"),
             segment_kb: *[16, 64, 256].choose(rng).expect("not empty"),
             grace: *[86_400, 86_400, 20].choose(rng).expect("not empty"),
+            lost_after: *[60, 60, 3].choose(rng).expect("not empty"),
             mutant: None,
         };
         match servers >= 3 && rng.random_ratio(1, 12) {

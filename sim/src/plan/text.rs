@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use crate::mutant::Mutant;
 
-use super::{Action, Clock, Disk, Expect, Keep, Options, Place, Plan, Range, Seconds, Step};
+use super::{
+    Action, Clock, Disk, During, Expect, Keep, Options, Place, Plan, Range, Seconds, Step,
+};
 use super::{Target, Way};
 
 /// The first line of every plan.
@@ -68,18 +70,33 @@ impl fmt::Display for List<'_> {
     }
 }
 
+impl fmt::Display for Keep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "keep=none",
+            Self::All => "keep=all",
+            Self::Torn => "keep=torn",
+        })
+    }
+}
+
+impl FromStr for Keep {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let all = [Self::None, Self::All, Self::Torn];
+        let found = all.into_iter().find(|keep| keep.to_string() == text);
+        found.ok_or_else(|| format!("{text:?}: keep=none, keep=all or keep=torn"))
+    }
+}
+
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Mark => f.write_str("mark"),
-            Self::Crash(target, keep) => {
-                let keep = match keep {
-                    Keep::None => "none",
-                    Keep::All => "all",
-                    Keep::Torn => "torn",
-                };
-                write!(f, "crash {target} keep={keep}")
-            }
+            Self::Crash(target, keep) => write!(f, "crash {target} {keep}"),
+            Self::Ambush(During::Write, keep) => write!(f, "ambush write {keep}"),
+            Self::Ambush(During::Joint, keep) => write!(f, "ambush joint {keep}"),
             Self::Kill(target) => write!(f, "kill {target}"),
             Self::Stop(target) => write!(f, "stop {target}"),
             Self::Restart(target) => write!(f, "restart {target}"),
@@ -218,15 +235,9 @@ impl FromStr for Action {
         let words: Vec<&str> = text.split_whitespace().collect();
         Ok(match words[..] {
             ["mark"] => Self::Mark,
-            ["crash", host, keep] => Self::Crash(
-                target(host)?,
-                match keep {
-                    "keep=none" => Keep::None,
-                    "keep=all" => Keep::All,
-                    "keep=torn" => Keep::Torn,
-                    _ => return Err(format!("{keep:?}: keep=none, keep=all or keep=torn")),
-                },
-            ),
+            ["crash", host, keep] => Self::Crash(target(host)?, keep.parse()?),
+            ["ambush", "write", keep] => Self::Ambush(During::Write, keep.parse()?),
+            ["ambush", "joint", keep] => Self::Ambush(During::Joint, keep.parse()?),
             ["kill", host] => Self::Kill(target(host)?),
             ["stop", host] => Self::Stop(target(host)?),
             ["restart", host] => Self::Restart(target(host)?),
@@ -326,7 +337,7 @@ impl FromStr for Range {
 impl Options {
     /// Every option with its value, in the order in which they are printed.
     pub fn pairs(&self) -> Vec<(String, String)> {
-        let pairs: [(&str, &dyn fmt::Display); 23] = [
+        let pairs: [(&str, &dyn fmt::Display); 24] = [
             ("seed", &self.seed),
             ("servers", &self.servers),
             ("agents", &self.agents),
@@ -350,6 +361,7 @@ impl Options {
             ("snapshot-kb", &self.snapshot_kb),
             ("segment-kb", &self.segment_kb),
             ("grace", &self.grace),
+            ("lost-after", &self.lost_after),
         ];
         let pairs = pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_string()));
         pairs.chain(self.mutant.iter().map(|name| ("mutant".to_owned(), name.clone()))).collect()
@@ -385,6 +397,7 @@ impl Options {
             "snapshot-kb" => self.snapshot_kb = number(value).map_err(told)?,
             "segment-kb" => self.segment_kb = number(value).map_err(told)?,
             "grace" => self.grace = number(value).map_err(told)?,
+            "lost-after" => self.lost_after = number(value).map_err(told)?,
             "mutant" => self.mutant = Some(value.to_owned()),
             _ => return Err(format!("{name:?} is no option that a plan knows")),
         }
@@ -437,7 +450,9 @@ impl Action {
     /// The machines that it names.
     pub fn targets(&self) -> Vec<Target> {
         match self {
-            Self::Mark | Self::Loss(_) | Self::Rest(_) | Self::HealAll => Vec::new(),
+            Self::Mark | Self::Ambush(..) | Self::Loss(_) | Self::Rest(_) | Self::HealAll => {
+                Vec::new()
+            }
             Self::Crash(target, _)
             | Self::Kill(target)
             | Self::Stop(target)
@@ -495,9 +510,12 @@ fails 10
 snapshot-kb 0
 segment-kb 64
 grace 86400
+lost-after 60
 mutant early-completion
 t=1.000 mark
 t=12.403 crash n3 keep=torn
+t=12.403001 ambush write keep=none
+t=12.403001 ambush joint keep=all
 t=12.403001 kill @0
 t=13.000 stop n1
 t=13.000 restart n3
@@ -545,7 +563,7 @@ t=30.000 end
         assert_eq!(plan.to_string(), TEXT);
         assert_eq!(plan.options.servers, 5);
         assert_eq!(plan.end, Duration::from_secs(30));
-        assert_eq!(plan.steps.len(), 40);
+        assert_eq!(plan.steps.len(), 42);
     }
 
     #[test]
