@@ -44,16 +44,22 @@ fn hash_elsewhere(world: World) -> u64 {
 /// The seed of the plan that is run again and again.
 const SEED: u64 = 7;
 
+/// The worlds side by side.
 #[test]
 fn the_same_plan_gives_the_same_hash_and_another_seed_another() {
-    for world in WORLDS {
+    let in_a_world = |world| {
         let first = hash(&plan(SEED), world);
         assert_eq!(hash(&plan(SEED), world), first, "{world:?}, again");
         assert_eq!(hash_elsewhere(world), first, "{world:?}, in another process");
         let mut other = plan(SEED);
         other.options.seed += 1;
         assert_ne!(hash(&other, world), first, "{world:?}, another seed");
-    }
+    };
+    std::thread::scope(|scope| {
+        for world in WORLDS {
+            scope.spawn(move || in_a_world(world));
+        }
+    });
 }
 
 /// Is the other process if it was asked, and nothing otherwise.
