@@ -85,6 +85,8 @@ impl Workshop {
         let tree = self.dir.join("cronclave");
         self.refresh(&self.workspace, &tree)?;
         let mut command = Command::new(&self.cargo);
+        // All settings stand behind the subcommand: those before it are ignored if there are others.
+        command.args(["build", "--offline", "--quiet", "--release", "-p", "cronclave-sim"]);
         match patch.target {
             Target::Cronclave => patch.apply(&tree)?,
             Target::Openraft => {
@@ -97,7 +99,6 @@ impl Workshop {
         }
         command
             .current_dir(&tree)
-            .args(["build", "--offline", "--quiet", "--release", "-p", "cronclave-sim"])
             .args(["--features", "sim", "--bin", "cronclave-sim", "--target-dir"])
             .arg(self.dir.join("target"))
             .env("CARGO_INCREMENTAL", "1")
