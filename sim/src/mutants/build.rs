@@ -85,7 +85,7 @@ impl Workshop {
         let tree = self.dir.join("cronclave");
         self.refresh(&self.workspace, &tree)?;
         let mut command = Command::new(&self.cargo);
-        // All settings stand behind the subcommand: those before it are ignored if there are others.
+        // All settings stand behind the subcommand: with others there, one before it is ignored.
         command.args(["build", "--offline", "--quiet", "--release", "-p", "cronclave-sim"]);
         match patch.target {
             Target::Cronclave => patch.apply(&tree)?,
