@@ -16,6 +16,7 @@ T ?= node_inputs
 S ?= 60
 MINUTES ?= 30
 JOBS ?= 2
+DEMO = $(CARGO) run --locked -q --bin cronclave -- demo
 SIM = $(CARGO) run --locked --release -q -p cronclave-sim --features sim --
 CHECKED = $(CARGO) build --locked --profile checked -q -p cronclave-sim --features sim
 TARGETS := node_inputs wire_decode log_recover schedule_parse
@@ -103,10 +104,10 @@ corpus:
 	  $(CARGO) fuzz cmin --sanitizer none --target-dir $(FUZZ_DIR) $$target || exit 1; done
 
 demo:
-	$(CARGO) run --locked -q -- demo
+	$(DEMO)
 
 demo-kill:
-	$(CARGO) run --locked -q -- demo --kill-leader
+	$(DEMO) --kill-leader
 
 # What a write costs: three servers, real sockets, real syncs. On a machine with nothing else to do.
 bench:

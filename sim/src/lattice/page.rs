@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::planted::Planted;
 use super::run::{Row, Seen, Summary};
 use super::sets::{quorum, tolerated};
 use super::{Kind, SIZE_MAX};
@@ -185,6 +186,12 @@ fn both_directions(text: &mut String, summary: &Summary) {
         };
         let (name, ran) = (planted.name().to_owned(), row.ran.to_string());
         line(text, &[name, size.to_string(), wanted.to_owned(), ran, is]);
+    }
+    for planted in Planted::ALL {
+        if !summary.planted_rows.keys().any(|(ran, ..)| *ran == planted) {
+            writeln!(text, "\n`{}` was not run for this page.", planted.name())
+                .expect("a text takes everything");
+        }
     }
 }
 
