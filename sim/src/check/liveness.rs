@@ -58,6 +58,9 @@ pub(crate) struct Tally {
     pub(crate) refused: usize,
     /// Of unknown outcome.
     pub(crate) unknown: usize,
+    /// Granted, to who has to work, but only after the last request was made: by then the fault
+    /// under which it has to work may be over.
+    pub(crate) late: usize,
     /// Without any answer in time.
     pub(crate) silent: usize,
 }
@@ -169,7 +172,15 @@ mod tests {
         probed.complaints().into_iter().map(|(checker, _)| checker).collect()
     }
 
-    const BUSY: Tally = Tally { written: 25, read: 25, full: 0, refused: 0, unknown: 0, silent: 0 };
+    const BUSY: Tally = Tally {
+        written: 25,
+        read: 25,
+        full: 0,
+        refused: 0,
+        unknown: 0,
+        late: 0,
+        silent: 0,
+    };
     const NOTHING: Tally = Tally { written: 0, read: 0, refused: 100, ..BUSY };
 
     #[test]
@@ -181,6 +192,8 @@ mod tests {
             assert_eq!(complaints(Wanted::Progress, each, started), ["progress"], "{each:?}");
         }
         assert_eq!(complaints(Wanted::Progress, NOTHING, 0), ["progress", "progress"]);
+        let late = Tally { late: 100, ..Tally::default() };
+        assert_eq!(complaints(Wanted::Progress, late, 1), ["progress"], "after the fault");
     }
 
     #[test]

@@ -34,7 +34,11 @@ struct Probe {
     wants: usize,
     every: Duration,
     tallies: BTreeMap<usize, Tally>,
+    /// How many processes had started before.
     starts: u64,
+    /// How many had when the last request was made: the plan's next fault, or the end of one, may
+    /// come then, and what starts or is granted after it says nothing of this moment.
+    starts_over: Option<u64>,
     judged_at: Option<Mono>,
 }
 
@@ -74,9 +78,18 @@ impl Sim {
         };
         let (since, starts) = (self.now, self.starts);
         let tallies = BTreeMap::new();
-        let judged_at = None;
-        let probe =
-            Probe { wanted, hosts, since, made: 0, wants, every, tallies, starts, judged_at };
+        let probe = Probe {
+            wanted,
+            hosts,
+            since,
+            made: 0,
+            wants,
+            every,
+            tallies,
+            starts,
+            starts_over: None,
+            judged_at: None,
+        };
         if wanted == Wanted::Still {
             probe.hosts.iter().for_each(|&host| self.ask_for_leader(host));
         }
@@ -108,6 +121,9 @@ impl Sim {
         let via = probe.hosts[made % probe.hosts.len()];
         let every = probe.every;
         let is_last = probe.made == probe.wants;
+        if is_last {
+            probe.starts_over = Some(self.starts);
+        }
         let (round, asker) = (made / probe.hosts.len(), Asker::Probe(number));
         match round % 2 {
             0 => self.ask(asker, via, |sim, op| {
@@ -130,7 +146,9 @@ impl Sim {
     ) {
         let is_full = matches!(answer, Answer::Reply(Reply::Failed(RequestError::DiskFull(text)))
             if self.names_a_full_disk(text));
-        let tally = self.probes.all[number].tallies.entry(via).or_default();
+        let probe = &mut self.probes.all[number];
+        let is_late = probe.wanted == Wanted::Progress && probe.starts_over.is_some();
+        let tally = probe.tallies.entry(via).or_default();
         let of = match answer {
             Answer::Reply(Reply::Failed(
                 RequestError::Unknown | RequestError::UnknownDiskFull(_),
@@ -139,6 +157,7 @@ impl Sim {
             Answer::Reply(Reply::Failed(_)) if is_full => &mut tally.full,
             Answer::Reply(Reply::Failed(_)) | Answer::Unheard => &mut tally.refused,
             Answer::Silence => &mut tally.silent,
+            Answer::Reply(_) if is_late => &mut tally.late,
             Answer::Reply(_) if is_write => &mut tally.written,
             Answer::Reply(_) => &mut tally.read,
         };
@@ -148,17 +167,21 @@ impl Sim {
     fn judge(&mut self, number: usize) {
         let works_elsewhere = self.probes.works_elsewhere(number);
         let can_start = self.agents_work(&self.probes.all[number].hosts);
-        let (now, started) = (self.now, self.starts);
+        let (now, starts) = (self.now, self.starts);
         let probe = &mut self.probes.all[number];
         probe.judged_at = Some(now);
         let wanted = probe.wanted;
+        let starts = match wanted {
+            Wanted::Progress => probe.starts_over.unwrap_or(starts),
+            _ => starts,
+        };
         let probed = Probed {
             wanted,
             hosts: &probe.hosts,
             since: probe.since,
             made: probe.made,
             tallies: &probe.tallies,
-            started: started - probe.starts,
+            started: starts - probe.starts,
             can_start,
             works_elsewhere,
         };
