@@ -172,15 +172,8 @@ mod tests {
         probed.complaints().into_iter().map(|(checker, _)| checker).collect()
     }
 
-    const BUSY: Tally = Tally {
-        written: 25,
-        read: 25,
-        full: 0,
-        refused: 0,
-        unknown: 0,
-        late: 0,
-        silent: 0,
-    };
+    const BUSY: Tally =
+        Tally { written: 25, read: 25, full: 0, refused: 0, unknown: 0, late: 0, silent: 0 };
     const NOTHING: Tally = Tally { written: 0, read: 0, refused: 100, ..BUSY };
 
     #[test]
