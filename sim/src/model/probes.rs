@@ -171,10 +171,8 @@ impl Sim {
         let probe = &mut self.probes.all[number];
         probe.judged_at = Some(now);
         let wanted = probe.wanted;
-        let starts = match wanted {
-            Wanted::Progress => probe.starts_over.unwrap_or(starts),
-            _ => starts,
-        };
+        let starts_over = probe.starts_over.filter(|_| wanted == Wanted::Progress);
+        let starts = starts_over.unwrap_or(starts);
         let probed = Probed {
             wanted,
             hosts: &probe.hosts,
