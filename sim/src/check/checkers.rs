@@ -213,6 +213,11 @@ impl Checkers {
         &self.watch.coverage
     }
 
+    /// What of an execution the cluster ought to know by now, and does not.
+    pub fn overdue(&self, at: Mono, wall: Wall) -> Option<String> {
+        self.has_log().then(|| self.runs.overdue(&self.model, (at, wall))).flatten()
+    }
+
     /// How many messages of peers were rejected.
     pub fn rejected(&self) -> usize {
         self.halts.rejected
@@ -326,6 +331,8 @@ impl Checkers {
         self.election.on_reread(&mut self.judge, machine, image, is_excused);
         if self.is_one_log {
             self.immutable.on_reread(&mut self.judge, machine, image, is_excused);
+            let foreign = machine.foreign_in(image);
+            self.matching.on_reread(&mut self.judge, machine.id, foreign);
         }
     }
 
@@ -380,6 +387,12 @@ impl Checkers {
             }
             if self.is_one_log {
                 self.immutable.on_written(&mut self.judge, &self.commits, machine, &op);
+                if let Op::Purge { upto, term: Some(term) } = op
+                    && let Some(has) = machine.written.at(upto)
+                {
+                    let terms = (term, has.term);
+                    self.matching.on_purge(&mut self.judge, machine.id, upto, terms);
+                }
             }
             if let Some(id) = machine.id {
                 self.watch.on_op(id, &op);

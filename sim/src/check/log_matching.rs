@@ -4,7 +4,7 @@
 //! Each entry that is on its way to a disk, or is read from one, is compared with the first of its
 //! index and term: its body, and the term of what stands before it. The rest follows by induction.
 
-use cronclave::id::{LogIndex, NodeId};
+use cronclave::id::{LogIndex, NodeId, Term};
 
 use super::Verdict;
 use super::entries::{Mark, Meeting};
@@ -50,6 +50,33 @@ impl LogMatching {
         }
     }
 
+    /// The log of `id` is purged up to `upto`, as of `term`, where it has an entry of term `has`.
+    pub(super) fn on_purge(
+        &mut self,
+        judge: &mut Judge,
+        id: Option<NodeId>,
+        upto: LogIndex,
+        (term, has): (Term, Term),
+    ) {
+        self.count.check(judge, term == has, || {
+            let name = id.map_or_else(|| "nobody".to_owned(), |id| id.to_string());
+            format!("{name} purges up to entry {upto} of term {term}, and its own is of {has}")
+        });
+    }
+
+    /// A disk is read again. `foreign` is its last entry if it was never there, or was cut.
+    pub(super) fn on_reread(
+        &mut self,
+        judge: &mut Judge,
+        id: Option<NodeId>,
+        foreign: Option<(LogIndex, Mark)>,
+    ) {
+        self.count.check(judge, foreign.is_none(), || {
+            let name = id.map_or_else(|| "nobody".to_owned(), |id| id.to_string());
+            format!("the log of {name} ends with {foreign:?}, which was cut")
+        });
+    }
+
     pub(super) fn verdict(&self, judge: &Judge) -> Verdict {
         self.count.verdict(judge)
     }
@@ -59,7 +86,6 @@ impl LogMatching {
 mod tests {
     use super::*;
     use crate::check::entries::{Entries, Prev};
-    use cronclave::id::Term;
 
     /// Each log has entries of these terms and bodies, from 0 on.
     fn judge_logs(logs: &[&[(u64, &str)]]) -> Verdict {
@@ -101,6 +127,25 @@ mod tests {
             found,
             ["at 0.000000: entry 1 of term 2 of 0000000000000001 does not follow \
               Term(Term(1))"]
+        );
+    }
+
+    #[test]
+    fn a_conflict_below_a_purge_and_an_end_that_was_cut_are_found() {
+        let (mut judge, mut matching) = (Judge::default(), LogMatching::new());
+        let id = Some(NodeId(1));
+        matching.on_purge(&mut judge, id, LogIndex(7), (Term(2), Term(2)));
+        matching.on_reread(&mut judge, id, None);
+        assert!(matching.verdict(&judge).is_green());
+        matching.on_purge(&mut judge, id, LogIndex(7), (Term(2), Term(1)));
+        matching.on_reread(&mut judge, id, Some((LogIndex(8), Mark { term: Term(1), hash: 0 })));
+        assert_eq!(
+            matching.verdict(&judge).violations,
+            [
+                "at 0.000000: 0000000000000001 purges up to entry 7 of term 2, and its own is of 1",
+                "at 0.000000: the log of 0000000000000001 ends with Some((LogIndex(8), Mark { \
+                 term: Term(1), hash: 0 })), which was cut",
+            ]
         );
     }
 }

@@ -278,6 +278,18 @@ impl Machine {
         }
     }
 
+    /// The last entry of `image`, if a crash could not leave it: it is not what stood there, and
+    /// was not on its way.
+    pub(super) fn foreign_in(&self, image: &Image) -> Option<(LogIndex, Mark)> {
+        let (index, mark) = image.marks().last()?;
+        let was_there =
+            [&self.durable, &self.written].iter().any(|log| log.holds(index, Some(mark)));
+        let was_coming = self.pending.iter().flat_map(|(_, ops)| ops).any(
+            |op| matches!(op, Op::Entry { index: at, mark: it } if (*at, *it) == (index, mark)),
+        );
+        (!was_there && !was_coming).then_some((index, mark))
+    }
+
     /// What was synced and `image` does not hold.
     pub(super) fn missing_in(&self, image: &Image) -> Option<(LogIndex, Mark)> {
         let last = self.surely_kept()?;
@@ -497,6 +509,25 @@ mod tests {
         assert!(missing(&mirror, &[entry(0, 1), entry(1, 1)]).is_none());
         assert!(missing(&mirror, &[entry(0, 1), entry(1, 1), entry(2, 2)]).is_none());
         assert!(missing(&mirror, &[entry(0, 1)]).is_some());
+    }
+
+    #[test]
+    fn an_end_that_was_cut_does_not_come_back() {
+        let mut mirror = Mirror::new(1);
+        mirror.boot(0, NodeId(1), image(&[entry(0, 1), entry(1, 1), entry(2, 1)]));
+        let cut = [Op::Truncate { from: LogIndex(1) }, entry(1, 2)];
+        mirror.queue(0, 1, cut.to_vec());
+        cut.iter().for_each(|op| mirror.machine_mut(0).written.apply(op));
+        let foreign = |mirror: &Mirror, ops: &[Op]| mirror.machine(0).foreign_in(&image(ops));
+        let (old, new) = ([entry(0, 1), entry(1, 1), entry(2, 1)], [entry(0, 1), entry(1, 2)]);
+        let stale = [entry(0, 1), entry(1, 2), entry(2, 1)];
+        assert_eq!(foreign(&mirror, &old), None, "nothing of the write may be there yet");
+        assert_eq!(foreign(&mirror, &new), None);
+        for op in mirror.take_synced(0, 1).unwrap() {
+            mirror.machine_mut(0).durable.apply(&op);
+        }
+        assert_eq!(foreign(&mirror, &new), None);
+        assert_eq!(foreign(&mirror, &stale).map(|(index, _)| index), Some(LogIndex(2)));
     }
 
     #[test]

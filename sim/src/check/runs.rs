@@ -38,6 +38,8 @@ pub(super) struct Runs {
     pub(super) ends: BTreeMap<ExecutionId, End>,
     /// When each open execution was opened.
     pub(super) opened: BTreeMap<ExecutionId, Mono>,
+    /// The node that runs on each machine, and since when.
+    pub(super) up: BTreeMap<usize, (NodeId, Mono)>,
     /// Where each node ran.
     hosts: BTreeMap<NodeId, usize>,
     /// Machines to which something is happening now.
@@ -77,6 +79,7 @@ impl Runs {
             starts: BTreeMap::new(),
             ends: BTreeMap::new(),
             opened: BTreeMap::new(),
+            up: BTreeMap::new(),
             hosts: BTreeMap::new(),
             troubled: BTreeSet::new(),
             trouble: BTreeMap::new(),
@@ -87,12 +90,14 @@ impl Runs {
 
     pub(super) fn on_boot(&mut self, judge: &Judge, host: usize, id: NodeId) {
         self.hosts.insert(id, host);
+        self.up.insert(host, (id, judge.at));
         self.trouble.insert(host, judge.at);
     }
 
     pub(super) fn on_down(&mut self, judge: &Judge, host: usize, is_wiped: bool) {
         self.trouble.insert(host, judge.at);
         self.downs.entry(host).or_default().push(judge.at);
+        self.up.remove(&host);
         if is_wiped {
             self.wipes.entry(host).or_default().push(judge.at);
         }

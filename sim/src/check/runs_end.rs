@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cronclave::id::{ExecutionId, JobName, LogIndex};
 use cronclave::jobs::job::{Execution, Outcome};
-use cronclave::time::Mono;
+use cronclave::time::{Mono, Wall};
 
 use super::Setup;
 use super::model::Model;
@@ -19,9 +19,9 @@ use super::tally::Judge;
 /// So long a node may take to make the end of a process durable, on a slow or full disk.
 const JOURNALED_MAX: Duration = Duration::from_secs(60);
 
-/// So long it may take until a claimed execution starts, or until one whose end nobody heard is
-/// given up.
-const SETTLED_MAX: Duration = Duration::from_secs(180);
+/// When all is well the end of a process is booked within so long, and what is claimed starts: a
+/// leader repeats an order every 5 s, and an agent its reports.
+const BOOKED_MAX: Duration = Duration::from_secs(12);
 
 impl Runs {
     /// All is over, and `model` is what the committed log says.
@@ -72,22 +72,60 @@ impl Runs {
         }
     }
 
+    /// What the cluster has not come to know of an execution, or has not begun, though it has had
+    /// its time. Nothing, once all has been well for long enough.
+    pub(super) fn overdue(&self, model: &Model, now: (Mono, Wall)) -> Option<String> {
+        self.ends
+            .keys()
+            .chain(self.opened.keys())
+            .filter_map(|id| model.rows.get(*id))
+            .find_map(|row| Some(format!("{}, and is {row:?}", self.is_overdue(model, row, now)?)))
+    }
+
+    fn is_overdue(&self, model: &Model, row: &Row, (now, wall): (Mono, Wall)) -> Option<String> {
+        let is_open = matches!(row.outcome, Outcome::Claimed | Outcome::Running);
+        if !is_open || !row.is_of(&model.jobs) {
+            return None;
+        }
+        let is_old = |at: Mono| at + BOOKED_MAX < now;
+        let id = row.id;
+        // Of one that does not run the leader waits a while, and then gives up what it had.
+        let booted = self.up.values().find(|(node, _)| row.node == Some(*node)).map(|(_, at)| *at);
+        match self.ends.get(&id) {
+            Some(end) => {
+                let is_late = is_old(end.at) && booted.is_some_and(is_old);
+                let heard = if end.is_heard { "its node" } else { "nobody" };
+                is_late.then(|| format!("{id} has ended at {}, which {heard} heard", end.at))
+            }
+            None if self.starts.contains_key(&id) => None,
+            None => {
+                let opened = *self.opened.get(&id)?;
+                let is_due = row.not_before + BOOKED_MAX < wall;
+                let is_late = is_due && is_old(opened) && booted.is_some_and(is_old);
+                is_late.then(|| format!("{id} was claimed at {opened}, and has not started"))
+            }
+        }
+    }
+
+    fn was_wiped(&self, end: &End) -> bool {
+        let wipes = self.wipes.get(&end.host);
+        wipes.is_some_and(|wipes| wipes.iter().any(|at| *at >= end.at))
+    }
+
     /// No result is lost.
     fn check_ends(&mut self, judge: &mut Judge, model: &Model, ending: &Ending) {
         for (id, end) in &self.ends {
             let End { host, at, outcome, is_heard } = *end;
-            let within = |times: &BTreeMap<usize, Vec<Mono>>, until: Mono| {
-                let times = times.get(&host);
-                times.is_some_and(|times| times.iter().any(|time| *time >= at && *time <= until))
-            };
-            if !is_heard || within(&self.wipes, ending.at) || at + SETTLED_MAX > ending.at {
+            if !is_heard || self.was_wiped(end) || at + BOOKED_MAX > ending.at {
                 continue;
             }
             let Some(row) = model.rows.get(*id).filter(|row| row.is_of(&model.jobs)) else {
                 continue;
             };
-            let was_forgotten =
-                row.outcome == Outcome::Lost && within(&self.downs, at + JOURNALED_MAX);
+            let fell = self.downs.get(&host).is_some_and(|downs| {
+                downs.iter().any(|time| *time >= at && *time <= at + JOURNALED_MAX)
+            });
+            let was_forgotten = row.outcome == Outcome::Lost && fell;
             let kept = row.outcome == outcome || was_forgotten;
             self.count.check(judge, kept, || {
                 format!("{id} ended on host-{} as {}, and is {row:?}", host + 1, outcome.as_str())
@@ -97,24 +135,25 @@ impl Runs {
 
     /// Nothing is made up, and nothing stays open for ever.
     fn check_rows(&mut self, judge: &mut Judge, model: &Model, ending: &Ending) {
-        let is_old = |at: Option<&Mono>| at.is_some_and(|at| *at + SETTLED_MAX < ending.at);
         for row in model.rows.all() {
             let (start, end) = (self.starts.get(&row.id), self.ends.get(&row.id));
             let holds = match row.outcome {
                 Outcome::Succeeded => {
                     start.is_some() && end.is_some_and(|end| end.outcome == Outcome::Succeeded)
                 }
-                Outcome::Running => {
-                    start.is_some() && !end.is_some_and(|end| is_old(Some(&end.at)))
-                }
-                Outcome::Claimed => match end {
-                    Some(end) => !is_old(Some(&end.at)),
-                    None => start.is_some() || !is_old(self.opened.get(&row.id)),
-                },
-                Outcome::Failed | Outcome::Lost | Outcome::Skipped | Outcome::Missed => true,
+                Outcome::Running => start.is_some(),
+                Outcome::Claimed
+                | Outcome::Failed
+                | Outcome::Lost
+                | Outcome::Skipped
+                | Outcome::Missed => true,
             };
             self.count.check(judge, holds, || {
                 format!("{row:?} started {start:?} and ended {end:?}, and all is over")
+            });
+            let overdue = self.is_overdue(model, row, (ending.at, ending.wall));
+            self.count.check(judge, overdue.is_none(), || {
+                format!("{}, and is {row:?}", overdue.unwrap_or_default())
             });
         }
     }

@@ -121,7 +121,8 @@ fn a_job_that_runs_at_its_instants_is_well() {
     for due in [10, 20, 30] {
         run.run(due);
     }
-    run.claim_as(Trigger::Manual, 33, None, Plan::Run(vec![target(1)]));
+    let claim = run.claim_as(Trigger::Manual, 33, None, Plan::Run(vec![target(1)]));
+    run.cluster.start(execution(claim, 0), "a", 33, 1);
     run.run(40);
     run.claim_as(Trigger::Schedule, 50, Some(60), Plan::Miss("nobody was there".to_owned()));
     run.cluster.assert_healthy();
@@ -326,6 +327,7 @@ fn a_result_that_is_lost_or_another_is_found_in_the_end() {
     assert_eq!(end(Some(Outcome::Failed), false), 1);
     assert_eq!(end(Some(Outcome::Lost), true), 0, "it may have died before the end was durable");
     assert_eq!(end(None, false), 2, "its end is lost, and its row stays open");
+    assert_eq!(end(None, true), 2, "though its node is back");
 }
 
 #[test]
@@ -343,7 +345,7 @@ fn a_claim_that_never_starts_is_found_in_the_end() {
         run.claim_as(Trigger::Manual, 10, None, Plan::Run(vec![target(0)]));
         run.finish(secs).len()
     };
-    assert_eq!((finish(60), finish(300)), (0, 1));
+    assert_eq!((finish(5), finish(300)), (0, 1));
 }
 
 #[test]

@@ -30,6 +30,9 @@ const TRY_NEXT: Duration = Duration::from_millis(50);
 /// The job that is there in every run, so that something is due whatever else is.
 pub(crate) const TICK: &str = "tick";
 
+/// How many jobs a burst writes to, over and over.
+const BURST_NAMES: u32 = 10;
+
 /// Who waits for an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asker {
@@ -129,6 +132,17 @@ impl Sim {
 
     pub(super) fn ask_for_nobody(&mut self, via: usize, request: Request) {
         self.ask(Asker::Nobody, via, |_, _| request);
+    }
+
+    /// Many writes at once, each of which is judged as those of the workload are.
+    pub(super) fn burst(&mut self, via: usize, count: u32) {
+        for number in 0..count {
+            self.ask(Asker::Nobody, via, |sim, op| {
+                let name = format!("burst-{}", number % BURST_NAMES);
+                let spec = sim.job(&name, "@manually".to_owned(), op);
+                Request::Write(Write::PutJob(Arc::new(spec)))
+            });
+        }
     }
 
     pub(super) fn on_patience(&mut self, op: OpId) {

@@ -34,6 +34,8 @@ pub(super) struct Writer {
     /// Whether the node was told that the disk is full.
     told_full: bool,
     is_sealed: bool,
+    /// Whether the end of the log is cut by what is being written, or was by what was written last.
+    cuts: bool,
     /// When the last write was done.
     done_at: Mono,
 }
@@ -42,6 +44,11 @@ impl Writer {
     /// Whether records are on their way to the disk.
     pub(super) fn is_writing(&self) -> bool {
         matches!(self.current, Some((Some(_), _)))
+    }
+
+    /// Whether the end of the log was just cut, or is about to be.
+    pub(super) fn has_cut(&self) -> bool {
+        self.cuts
     }
 }
 
@@ -81,6 +88,7 @@ impl Sim {
         let Some(Write { write, number, records }) = writer.queue.pop_front() else { return };
         writer.current = Some((Some(write), number));
         writer.is_sealed = false;
+        writer.cuts = records.iter().any(|record| matches!(record, Record::Truncate { .. }));
         let was_full = std::mem::take(&mut writer.told_full);
         if let Err(error) = machine.disk.write(&records, None) {
             let reason = error.to_string();

@@ -115,6 +115,9 @@ impl Sim {
                 return Some(format!("n{name} knows {voters} voters, not the {}", ids.len()));
             }
         }
+        if let Some(overdue) = self.checkers.overdue(self.now, self.wall()) {
+            return Some(overdue);
+        }
         self.take_states(&members, passed)
     }
 

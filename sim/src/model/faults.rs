@@ -92,6 +92,7 @@ impl Sim {
             Action::Break(a, b) => self.break_sessions(self.target(*a), self.target(*b)),
             Action::Loss(ppm) => self.net.set_loss(*ppm),
             Action::Rest(rest) => self.options.rest = *rest,
+            Action::Burst(target, count) => self.burst(self.target(*target), *count),
             Action::Pause(target) => {
                 let host = self.target(*target);
                 self.machines[host].is_paused = self.machines[host].host.is_some();
@@ -120,17 +121,18 @@ impl Sim {
         self.show_disk(host, recovered.as_ref(), false);
     }
 
-    /// Strikes the leader on `host` if it is in the middle of what the plan waits for.
+    /// Strikes the server on `host` if it is in the middle of what the plan waits for.
     pub(super) fn spring_ambush(&mut self, host: usize) {
         let Some((during, keep)) = self.ambush else { return };
         let machine = &self.machines[host];
         let Some(node) = &machine.host else { return };
         let status = node.status();
         let is_met = match during {
-            During::Write => node.writer.is_writing(),
-            During::Joint => status.is_joint,
+            During::Write => status.role == Role::Leader && node.writer.is_writing(),
+            During::Joint => status.role == Role::Leader && status.is_joint,
+            During::Truncate => node.writer.has_cut(),
         };
-        if is_met && status.role == Role::Leader {
+        if is_met {
             let life = machine.life;
             self.ambush = None;
             self.after(Duration::ZERO, Event::Ambush { host, life, keep });

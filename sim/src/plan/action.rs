@@ -72,13 +72,15 @@ pub enum Clock {
     Well,
 }
 
-/// What a leader is in the middle of.
+/// What a server is in the middle of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum During {
     /// A write to its log is on its way to the disk.
     Write,
     /// The voters are a joint membership.
     Joint,
+    /// The end of its log is cut, and others write there: whoever does it.
+    Truncate,
 }
 
 /// One thing that is done.
@@ -89,8 +91,8 @@ pub enum Action {
     Mark,
     /// The power fails: the node and all processes of the machine die.
     Crash(Target, Keep),
-    /// From here on, until something is healed: the power of the first leader that is in the middle
-    /// of this fails.
+    /// From here on, until something is healed: the power of the first server that is in the middle
+    /// of this fails. With [`During::Write`] and [`During::Joint`] it has to lead.
     Ambush(During, Keep),
     /// The node is killed; its processes and what the system holds for the disk live on.
     Kill(Target),
@@ -133,6 +135,8 @@ pub enum Action {
     Loss(u32),
     /// From here on a client rests so long between two requests.
     Rest(Range),
+    /// So many writes at once, of jobs that are never due, through this machine.
+    Burst(Target, u32),
     /// The process stands still; its clocks and its disk go on.
     Pause(Target),
     /// Ends [`Action::Pause`].
@@ -156,6 +160,7 @@ impl Action {
         match self {
             Self::Mark
             | Self::Rest(_)
+            | Self::Burst(..)
             | Self::Restart(_)
             | Self::Mend(..)
             | Self::Rejoin(_)

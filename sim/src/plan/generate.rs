@@ -32,6 +32,8 @@ enum Kind {
     Isolate,
     Cut,
     Swizzle,
+    Diverge,
+    Burst,
     Lag,
     Hang,
     Break,
@@ -52,7 +54,7 @@ enum Kind {
     Agent,
 }
 
-const KINDS: [Kind; 27] = [
+const KINDS: [Kind; 29] = [
     Kind::Crash,
     Kind::Ambush,
     Kind::Kill,
@@ -62,6 +64,8 @@ const KINDS: [Kind; 27] = [
     Kind::Isolate,
     Kind::Cut,
     Kind::Swizzle,
+    Kind::Diverge,
+    Kind::Burst,
     Kind::Lag,
     Kind::Hang,
     Kind::Break,
@@ -194,6 +198,11 @@ impl Draft {
                 self.push(until, Action::Mend(target, other));
             }
             Kind::Swizzle => self.swizzle(at),
+            Kind::Diverge => self.diverge(at),
+            Kind::Burst => {
+                let count = self.rng.random_range(10..=200);
+                self.push(at.max(FOUNDED), Action::Burst(target, count));
+            }
             Kind::Lag => {
                 let (other, by) = (Target::Host(self.other(host)), self.millis(5, 800));
                 self.push(at, Action::Lag(target, other, by));
@@ -352,8 +361,48 @@ impl Draft {
         }
     }
 
+    /// The leader is cut off with many writes that nobody else has. It comes back when the others
+    /// have gone on, by little, so that it has to cut its log, or by so much that it is brought a
+    /// snapshot.
+    fn diverge(&mut self, at: Duration) {
+        if self.tolerated() == 0 {
+            return;
+        }
+        let (leader, next) = (Target::After(0), Target::After(1));
+        let at = at.max(FOUNDED);
+        self.push(at, Action::Mark);
+        self.push(at, Action::Isolate(leader, Way::Both));
+        let count = self.rng.random_range(20..=150);
+        let burst_at = at + self.millis(5, 60);
+        self.push(burst_at, Action::Burst(leader, count));
+        let elected_at = at + self.millis(700, 2_000) * u32::from(self.options.raft_multiplier);
+        if self.rng.random_ratio(1, 2) {
+            let count = self.rng.random_range(10..=150);
+            self.push(elected_at, Action::Burst(next, count));
+        }
+        let back_at = elected_at + self.millis(0, 1_500);
+        self.at = back_at + self.millis(100, 2_000);
+        if self.rng.random_ratio(1, 2) {
+            self.ambush(During::Truncate, back_at, self.at);
+        }
+        self.push(back_at, Action::Rejoin(leader));
+    }
+
+    /// The leader's clocks run so slow that it takes its lease for valid while others elect
+    /// another: nothing that must never happen may rest on a clock.
+    fn slow_leader(&mut self, at: Duration, until: Duration) {
+        let leader = Target::After(0);
+        let slow = self.rng.random_range(-900_000..=-500_000);
+        self.push(at, Action::Mark);
+        self.push(at, Action::Clock(leader, Clock::Drift(slow)));
+        self.push(at, Action::Isolate(leader, Way::Both));
+        self.push(until, Action::Rejoin(leader));
+        self.push(until, Action::Clock(leader, Clock::Well));
+    }
+
     fn clock(&mut self, target: Target, at: Duration, until: Duration) {
-        let clock = match self.rng.random_range(0..3) {
+        let clock = match self.rng.random_range(0..4) {
+            3 => return self.slow_leader(at, until),
             0 => Clock::Jump(self.rng.random_range(-3_600_000..=3_600_000)),
             1 => Clock::Jump(self.rng.random_range(-5_000..=5_000)),
             _ => Clock::Drift(self.rng.random_range(-100_000..=100_000)),

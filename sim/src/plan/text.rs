@@ -97,6 +97,7 @@ impl fmt::Display for Action {
             Self::Crash(target, keep) => write!(f, "crash {target} {keep}"),
             Self::Ambush(During::Write, keep) => write!(f, "ambush write {keep}"),
             Self::Ambush(During::Joint, keep) => write!(f, "ambush joint {keep}"),
+            Self::Ambush(During::Truncate, keep) => write!(f, "ambush truncate {keep}"),
             Self::Kill(target) => write!(f, "kill {target}"),
             Self::Stop(target) => write!(f, "stop {target}"),
             Self::Restart(target) => write!(f, "restart {target}"),
@@ -135,6 +136,7 @@ impl fmt::Display for Action {
             Self::Break(a, b) => write!(f, "break {a} {b}"),
             Self::Loss(ppm) => write!(f, "loss {ppm}"),
             Self::Rest(rest) => write!(f, "rest {rest}"),
+            Self::Burst(target, count) => write!(f, "burst {target} {count}"),
             Self::Pause(target) => write!(f, "pause {target}"),
             Self::Resume(target) => write!(f, "resume {target}"),
             Self::Clock(target, clock) => match clock {
@@ -228,6 +230,16 @@ pub(super) fn number<T: FromStr>(text: &str) -> Result<T, String> {
     text.parse().map_err(|_| format!("{text:?} is no number that fits here"))
 }
 
+/// A server holds only so many requests, and each is an event of its own.
+const BURST_MAX: u32 = 1_000;
+
+fn burst(count: &str) -> Result<u32, String> {
+    match number(count)? {
+        count @ 1..=BURST_MAX => Ok(count),
+        count => Err(format!("{count} writes: a burst is from 1 to {BURST_MAX}")),
+    }
+}
+
 impl FromStr for Action {
     type Err = String;
 
@@ -238,6 +250,7 @@ impl FromStr for Action {
             ["crash", host, keep] => Self::Crash(target(host)?, keep.parse()?),
             ["ambush", "write", keep] => Self::Ambush(During::Write, keep.parse()?),
             ["ambush", "joint", keep] => Self::Ambush(During::Joint, keep.parse()?),
+            ["ambush", "truncate", keep] => Self::Ambush(During::Truncate, keep.parse()?),
             ["kill", host] => Self::Kill(target(host)?),
             ["stop", host] => Self::Stop(target(host)?),
             ["restart", host] => Self::Restart(target(host)?),
@@ -269,6 +282,7 @@ impl FromStr for Action {
             ["break", a, b] => Self::Break(target(a)?, target(b)?),
             ["loss", ppm] => Self::Loss(number(ppm)?),
             ["rest", range] => Self::Rest(range.parse()?),
+            ["burst", host, count] => Self::Burst(target(host)?, burst(count)?),
             ["pause", host] => Self::Pause(target(host)?),
             ["resume", host] => Self::Resume(target(host)?),
             ["clock", host, what] => Self::Clock(target(host)?, clock(what)?),
@@ -464,6 +478,7 @@ impl Action {
             | Self::Attach(target)
             | Self::Rot(target, _)
             | Self::Disk(target, _)
+            | Self::Burst(target, _)
             | Self::Isolate(target, _)
             | Self::Rejoin(target)
             | Self::Pause(target)
@@ -516,6 +531,7 @@ t=1.000 mark
 t=12.403 crash n3 keep=torn
 t=12.403001 ambush write keep=none
 t=12.403001 ambush joint keep=all
+t=12.403001 ambush truncate keep=all
 t=12.403001 kill @0
 t=13.000 stop n1
 t=13.000 restart n3
@@ -542,6 +558,7 @@ t=16.000 hang n1 n2
 t=16.000 break n1 n2
 t=16.000 loss 5000
 t=16.000 rest 1000..5000us
+t=16.000 burst @0 100
 t=17.000 pause n4
 t=18.000 resume n4
 t=18.000 clock n4 jump=-3600000
@@ -563,7 +580,7 @@ t=30.000 end
         assert_eq!(plan.to_string(), TEXT);
         assert_eq!(plan.options.servers, 5);
         assert_eq!(plan.end, Duration::from_secs(30));
-        assert_eq!(plan.steps.len(), 42);
+        assert_eq!(plan.steps.len(), 44);
     }
 
     #[test]
@@ -582,6 +599,7 @@ t=30.000 end
         assert!(told("plan 1\nt=2 mark\nt=1 mark\nt=3 end").starts_with("line 3:"));
         assert!(told("plan 1\nt=-1 mark\nt=3 end").contains("no time in seconds"));
         assert!(told("plan 1\nservers 8\nt=3 end").contains("1 to 7"));
+        assert!(told("plan 1\nt=1 burst n1 5000\nt=3 end").contains("from 1 to 1000"));
         assert!(told("plan 1").contains("end"));
         assert!(told("").contains("a plan begins"));
     }
