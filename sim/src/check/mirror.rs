@@ -249,12 +249,17 @@ pub(super) struct Machine {
     /// What a crash leaves.
     pub(super) durable: Image,
     pending: VecDeque<(u64, Vec<Op>)>,
+    /// The entries that were on their way when its node died. The system may have held them for
+    /// the disk, where the next start finds them.
+    left: Vec<(LogIndex, Mark)>,
     /// The last status of this boot.
     pub(super) status: Option<Brief>,
     /// When its disk was last lost or set back.
     pub(super) wiped_at: Option<Mono>,
     /// Whether what it held could not be read when it went down.
     pub(super) is_damaged: bool,
+    /// Whether that, or its disk was lost or set back: what it holds then is not known.
+    is_lost: bool,
 }
 
 impl Machine {
@@ -282,12 +287,17 @@ impl Machine {
     /// was not on its way.
     pub(super) fn foreign_in(&self, image: &Image) -> Option<(LogIndex, Mark)> {
         let (index, mark) = image.marks().last()?;
-        let was_there =
-            [&self.durable, &self.written].iter().any(|log| log.holds(index, Some(mark)));
-        let was_coming = self.pending.iter().flat_map(|(_, ops)| ops).any(
-            |op| matches!(op, Op::Entry { index: at, mark: it } if (*at, *it) == (index, mark)),
-        );
-        (!was_there && !was_coming).then_some((index, mark))
+        let was_there = self.durable.holds(index, Some(mark));
+        let was_coming = self.entries_on_their_way().any(|entry| entry == (index, mark));
+        let was_left = self.is_lost || self.left.contains(&(index, mark));
+        (!was_there && !was_coming && !was_left).then_some((index, mark))
+    }
+
+    fn entries_on_their_way(&self) -> impl Iterator<Item = (LogIndex, Mark)> {
+        self.pending.iter().flat_map(|(_, ops)| ops).filter_map(|op| match op {
+            Op::Entry { index, mark } => Some((*index, *mark)),
+            Op::Vote(_) | Op::Truncate { .. } | Op::Purge { .. } | Op::Reset { .. } => None,
+        })
     }
 
     /// What was synced and `image` does not hold.
@@ -330,6 +340,8 @@ impl Mirror {
         let machine = self.machine_mut(host);
         let before = machine.id.replace(id).filter(|before| *before != id);
         machine.is_up = true;
+        machine.left.clear();
+        machine.is_lost = false;
         machine.is_damaged = false;
         machine.status = None;
         machine.pending.clear();
@@ -346,9 +358,12 @@ impl Mirror {
         let machine = self.machine_mut(host);
         machine.is_up = false;
         machine.status = None;
+        let left: Vec<_> = machine.entries_on_their_way().collect();
+        machine.left.extend(left);
         machine.pending.clear();
         let is_lost = wiped_at.is_some() || durable.is_none();
         machine.is_damaged = durable.is_none() && wiped_at.is_none();
+        machine.is_lost = is_lost;
         machine.wiped_at = wiped_at.or(machine.wiped_at);
         let image = durable.unwrap_or_default();
         machine.written = image.clone();

@@ -103,6 +103,9 @@ struct Draft {
     kinds: Vec<Kind>,
     at: Duration,
     end: Duration,
+    /// Whether faults begin before the cluster is founded. Then no disk is lost: if it is the one of
+    /// the server that proposed to found it, nobody ever founds it.
+    is_early: bool,
     /// Disks that are lost or rotten for good; never so many that entries may be lost.
     lost: Vec<usize>,
     /// Whether the end of a log may have been cut. A server that is in doubt of its log waits for
@@ -125,6 +128,7 @@ impl Draft {
             kinds,
             at: Duration::ZERO,
             end: Duration::ZERO,
+            is_early: false,
             lost: Vec::new(),
             cuts: false,
             left: Vec::new(),
@@ -155,8 +159,9 @@ impl Draft {
 
     /// What befalls machines one after the other, some of it at the same time.
     fn break_things(&mut self) {
-        let early = self.rng.random_ratio(1, 8);
-        self.at = if early { self.millis(100, 3_000) } else { FOUNDED + self.millis(0, 2_000) };
+        self.is_early = self.rng.random_ratio(1, 8);
+        self.at =
+            if self.is_early { self.millis(100, 3_000) } else { FOUNDED + self.millis(0, 2_000) };
         if self.options.job_bytes > 0 {
             self.fall_behind();
         }
@@ -414,8 +419,10 @@ impl Draft {
     #[expect(clippy::wildcard_enum_match_arm, reason = "most kinds are none of a disk")]
     fn disk(&mut self, kind: Kind, host: usize, at: Duration, until: Duration) {
         let target = Target::Host(host);
-        let can_lose =
-            !self.cuts && self.lost.len() < self.tolerated() && !self.lost.contains(&host);
+        let can_lose = !self.is_early
+            && !self.cuts
+            && self.lost.len() < self.tolerated()
+            && !self.lost.contains(&host);
         let spoilt = match kind {
             Kind::DiskSlow => Disk::Slow(self.rng.random_range(2..=100)),
             Kind::DiskFull => Disk::Full,
