@@ -22,9 +22,23 @@ pub struct Size {
 }
 
 impl Size {
+    /// Adds others.
+    pub fn add(&mut self, more: &Self) {
+        self.runs += more.runs;
+        self.simulated += more.simulated;
+        self.core += more.core;
+    }
+
     /// Simulated seconds per second of a core.
     pub fn speed(&self) -> f64 {
         self.simulated.as_secs_f64() / self.core.as_secs_f64().max(1e-9)
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (simulated, core) = (self.simulated.as_secs_f64(), self.core.as_secs_f64());
+        write!(f, "{:>8} {simulated:>14.0} {core:>12.1} {:>10.0}", self.runs, self.speed())
     }
 }
 
@@ -67,10 +81,8 @@ pub struct Campaign {
 impl Campaign {
     /// Adds a run.
     pub fn add(&mut self, seed: u64, servers: usize, report: &Report, core: Duration) {
-        let size = self.sizes.entry(servers).or_default();
-        size.runs += 1;
-        size.simulated += report.simulated;
-        size.core += core;
+        let run = Size { runs: 1, simulated: report.simulated, core };
+        self.sizes.entry(servers).or_default().add(&run);
         self.coverage.add(&report.coverage);
         for (checker, count) in &report.comparisons {
             *self.comparisons.entry(checker.clone()).or_default() += count;
@@ -87,10 +99,7 @@ impl Campaign {
     /// Adds what another thread has come to.
     pub fn merge(&mut self, other: &Self) {
         for (servers, more) in &other.sizes {
-            let size = self.sizes.entry(*servers).or_default();
-            size.runs += more.runs;
-            size.simulated += more.simulated;
-            size.core += more.core;
+            self.sizes.entry(*servers).or_default().add(more);
         }
         self.coverage.add(&other.coverage);
         for (checker, count) in &other.comparisons {
@@ -133,25 +142,10 @@ impl fmt::Display for Campaign {
         )?;
         let mut all = Size::default();
         for (servers, size) in &self.sizes {
-            let (simulated, core) = (size.simulated.as_secs_f64(), size.core.as_secs_f64());
-            let speed = size.speed();
-            writeln!(
-                f,
-                "{servers:>8} {:>8} {simulated:>14.0} {core:>12.1} {speed:>10.0}",
-                size.runs
-            )?;
-            all.runs += size.runs;
-            all.simulated += size.simulated;
-            all.core += size.core;
+            writeln!(f, "{servers:>8} {size}")?;
+            all.add(size);
         }
-        let (simulated, core) = (all.simulated.as_secs_f64(), all.core.as_secs_f64());
-        writeln!(
-            f,
-            "{:>8} {:>8} {simulated:>14.0} {core:>12.1} {:>10.0}",
-            "all",
-            all.runs,
-            all.speed()
-        )?;
+        writeln!(f, "{:>8} {all}", "all")?;
         writeln!(
             f,
             "turns {}, writes acknowledged {}, processes started {}",

@@ -84,7 +84,7 @@ pub(crate) fn run(plan: &Plan, look: Look) -> Report {
 }
 
 async fn drive(plan: Plan, look: Look) -> Report {
-    let sim = Sim::new(&plan, look.telling, look.traced);
+    let sim = Sim::new(&plan, look);
     let count = plan.options.machines();
     let world = Rc::new(World {
         sim: RefCell::new(Some(sim)),

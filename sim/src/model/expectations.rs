@@ -123,14 +123,14 @@ fn name_of(event: &Event) -> String {
 mod tests {
     use super::*;
     use crate::heap::Heap;
-    use crate::model::Telling;
+    use crate::run::Look;
 
     /// The complaints about the expectations of a lone server that runs for 8 s and stops.
     fn complaints(expects: &[&str]) -> Vec<String> {
         let steps: Vec<String> = expects.iter().map(|text| format!("t=8 expect {text}")).collect();
         let text = format!("plan 1\nservers 1\nagents 0\nt=5 mark\n{}\nt=9 end", steps.join("\n"));
         let plan: Plan = text.parse().unwrap();
-        let mut sim = Sim::new(&plan, Telling::Nothing, false);
+        let mut sim = Sim::new(&plan, Look::default());
         let mut heap = Heap::default();
         while sim.now() < sim.end && heap.advance(&mut sim) {}
         sim.promises.broken().iter().map(|broken| broken.text.clone()).collect()

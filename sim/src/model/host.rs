@@ -357,6 +357,7 @@ impl Sim {
         };
         self.see(&Seen::Status { host: index, id, status: node.raft(), committed_term });
         if self.is_settling
+            && self.is_watched
             && before.applied != shown.applied
             && let Some(state) = node.state()
         {

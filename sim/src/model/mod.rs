@@ -55,6 +55,7 @@ use crate::check::spins::Spins;
 use crate::draws::Draws;
 use crate::mutant::Layer;
 use crate::plan::{During, Keep, Options, Plan, Step};
+use crate::run::Look;
 use crate::story::Story;
 use crate::trace::Trace;
 
@@ -254,6 +255,8 @@ pub(crate) struct Sim {
     telling: Telling,
     story: Story,
     traced: Option<Trace>,
+    /// Whether the checkers see anything.
+    pub(crate) is_watched: bool,
     serial: u64,
     /// The ids that nodes had, and on which machines.
     ids: BTreeSet<(NodeId, usize)>,
@@ -272,7 +275,8 @@ pub(crate) struct Sim {
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 
 impl Sim {
-    pub(crate) fn new(plan: &Plan, telling: Telling, traced: bool) -> Self {
+    pub(crate) fn new(plan: &Plan, look: Look) -> Self {
+        let Look { telling, traced, watched } = look;
         let options = plan.options.clone();
         let count = options.machines();
         let mut draws = Streams::new(options.seed);
@@ -304,6 +308,7 @@ impl Sim {
             draws,
             telling,
             traced: traced.then(Trace::default),
+            is_watched: watched,
             serial: 0,
             ids: BTreeSet::new(),
             events: 0,

@@ -136,7 +136,9 @@ fn may_lose(plan: &Plan) -> bool {
 impl Sim {
     /// Shows something to the checkers.
     pub(super) fn see(&mut self, seen: &Seen<'_>) {
-        self.checkers.observe(self.since_begin(), self.wall(), seen);
+        if self.is_watched {
+            self.checkers.observe(self.since_begin(), self.wall(), seen);
+        }
     }
 
     /// The simulation's clock as a plan counts it.

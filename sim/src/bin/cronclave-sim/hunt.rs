@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use cronclave_sim::campaign::{Campaign, Failure};
+use cronclave_sim::campaign::{Campaign, Failure, Size};
 use cronclave_sim::mutants::program::Program;
+use cronclave_sim::plan::{Options, Plan};
 use cronclave_sim::run::{Class, Look, World};
 use cronclave_sim::shrink::run_safely;
 use rustix::time::{ClockId, clock_gettime};
@@ -15,6 +16,9 @@ use crate::one::{SELF, hash_elsewhere, hash_here, plan_of};
 
 /// One seed in so many is run in another process too.
 const REPEATED_ONE_IN: u64 = 50;
+
+/// How long the idle clusters run, in simulated time.
+const CEILING: Duration = Duration::from_secs(300);
 
 /// One seed in so many is run in madsim's world too.
 const BOTH_ONE_IN: u64 = 10;
@@ -70,6 +74,7 @@ impl Hunt {
         });
         let campaign = shared.all.into_inner().unwrap_or_else(PoisonError::into_inner);
         println!("{campaign}");
+        ceilings();
         let gates = campaign.gates();
         for gate in &gates {
             println!("no proof: {gate}");
@@ -111,10 +116,11 @@ impl Hunt {
             let checker = checker.to_owned();
             campaign.failures.push(Failure { seed, checker, text });
         };
-        let begun = core_time();
-        let green = match run_safely(&plan, World::Heap, Look::default()) {
+        let (run, core) =
+            timed(ClockId::ThreadCPUTime, || run_safely(&plan, World::Heap, Look::default()));
+        let green = match run {
             Ok(report) => {
-                campaign.add(seed, servers, &report, core_time().saturating_sub(begun));
+                campaign.add(seed, servers, &report, core);
                 report.violations.is_empty()
             }
             Err(text) => {
@@ -154,9 +160,36 @@ impl Hunt {
     }
 }
 
-/// What this thread has taken of a core.
-fn core_time() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
+/// How fast five servers are that nothing befalls: without a client and without checkers, which is
+/// what the nodes and the world cost, and so on to the load of a default plan.
+fn ceilings() {
+    println!("simulated seconds a core-second of five servers without faults");
+    println!("{:>8} {:>14} {:>14} {:>14}", "", "idle unwatched", "idle", "under load");
+    for (world, name) in [(World::Heap, "heap"), (World::Madsim, "madsim")] {
+        let speed = |clients: usize, watched: bool| {
+            let agents = clients.min(1);
+            let options = Options { servers: 5, agents, clients, ..Options::default() };
+            let plan = Plan { options, steps: Vec::new(), end: CEILING };
+            // madsim has a thread of its own, and no other runs now.
+            let look = Look { watched, ..Look::default() };
+            let (run, core) = timed(ClockId::ProcessCPUTime, || run_safely(&plan, world, look));
+            let simulated = run.map_or(Duration::ZERO, |report| report.simulated);
+            Size { runs: 1, simulated, core }.speed()
+        };
+        let (unwatched, idle, loaded) = (speed(0, false), speed(0, true), speed(2, true));
+        println!("{name:>8} {unwatched:>14.0} {idle:>14.0} {loaded:>14.0}");
+    }
+}
+
+/// What a piece of work takes of a core.
+fn timed<T>(clock: ClockId, work: impl FnOnce() -> T) -> (T, Duration) {
+    let begun = core_time(clock);
+    let done = work();
+    (done, core_time(clock).saturating_sub(begun))
+}
+
+fn core_time(clock: ClockId) -> Duration {
+    let time = clock_gettime(clock);
     let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
     Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or_default())
 }

@@ -58,7 +58,7 @@ fn show_run(plan: &Plan, show: &Show, replay: &str) -> u8 {
         World::Heap => replay.to_owned(),
         World::Madsim => format!("{replay} --world madsim"),
     };
-    match run_safely(plan, world, Look { telling, traced: show.traced }) {
+    match run_safely(plan, world, Look { telling, traced: show.traced, ..Look::default() }) {
         Ok(report) => {
             let code = tell(report, show, &replay);
             if code != 0 {
@@ -158,7 +158,7 @@ pub(crate) fn shrink(
 
 /// The hash of a traced run of a seed.
 pub(crate) fn hash_here(plan: &Plan, world: World) -> Result<u64, String> {
-    let look = Look { telling: Telling::Nothing, traced: true };
+    let look = Look { traced: true, ..Look::default() };
     run_safely(plan, world, look).map(|report| report.hash)
 }
 
