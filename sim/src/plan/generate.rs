@@ -103,8 +103,8 @@ struct Draft {
     kinds: Vec<Kind>,
     at: Duration,
     end: Duration,
-    /// Whether faults begin before the cluster is founded. Then no disk is lost: if it is the one of
-    /// the server that proposed to found it, nobody ever founds it.
+    /// Whether faults begin before the cluster is founded. Then no disk is lost: nobody ever founds
+    /// it if the server that proposed to has lost its own.
     is_early: bool,
     /// Disks that are lost or rotten for good; never so many that entries may be lost.
     lost: Vec<usize>,
