@@ -157,18 +157,24 @@ impl<M: Machine> Engine<M> {
 
     /// Works off what waits if `message` can only be judged after that.
     ///
-    /// Pipelined appends follow on each other, and can be judged without.
+    /// Pipelined appends follow on each other, and can be judged without, unless they speak of
+    /// entries in whose place others stand, which wait to be cut.
     fn prepare(&mut self, message: &Message) {
+        let conflicts =
+            |id: LogId| matches!(self.store.at(id.index), Known::Is(known) if known != id);
         let must_settle = match message {
-            Message::Append { vote, prev, .. } => {
-                self.turn.is_dirty && self.turn.tail != Some((*vote, *prev))
+            Message::Append { vote, prev, entries, commit, .. } => {
+                let mut named = prev.iter().chain(commit).copied();
+                let mut entries = entries.iter().map(|entry| entry.log_id);
+                let is_next = self.turn.tail == Some((*vote, *prev));
+                self.turn.is_dirty && (!is_next || named.any(conflicts) || entries.any(conflicts))
+            }
+            Message::Heartbeat { prev, commit, .. } => {
+                let is_known = prev.is_none_or(|prev| self.store.at(prev.index) == Known::Is(prev));
+                self.turn.is_dirty && (!is_known || commit.is_some_and(conflicts))
             }
             Message::SnapshotBegin { .. } | Message::Transfer { .. } | Message::Vote { .. } => {
                 self.turn.is_dirty
-            }
-            Message::Heartbeat { prev, .. } => {
-                let is_known = prev.is_none_or(|prev| self.store.at(prev.index) == Known::Is(prev));
-                self.turn.is_dirty && !is_known
             }
             Message::SnapshotChunk { .. }
             | Message::VoteReply { .. }

@@ -240,6 +240,39 @@ fn rejected(message: impl Fn(Vote, LogId) -> Message) -> Option<Inadmissible> {
     })
 }
 
+/// A follower has entries that nobody else has. In one turn the next leader replaces them, and goes
+/// on to speak of what has taken their place. The simulator found this (seed 1140963302).
+#[test]
+fn what_waits_to_be_cut_is_not_held_against_its_leader() {
+    let (mut world, from) = World::founded(3, 22);
+    world.commit(from, 1, b"x");
+    world.run_for(Duration::from_secs(1));
+    let (to, next) = (id(from.0 % 3 + 1), id((from.0 + 1) % 3 + 1));
+    let (term, last) = (world.status(from).term.0, world.status(from).last.unwrap().0);
+    let prev = Some(log_id(term, last));
+    let tail = |term: u64, at: u64| (0..3).map(move |more| entry(term, at + more)).collect();
+    let lone = append(leader(term, from), prev, tail(term, last + 1), None);
+    world.engine(to).on_message(from, lone);
+    world.touch(to);
+    world.run_for(Duration::from_millis(1));
+    assert_eq!(world.status(to).last, Some(LogIndex(last + 3)));
+    let (vote, later) = (leader(term + 5, next), |index| Some(log_id(term + 5, index)));
+    let committed = later(last + 2);
+    let messages = [
+        append(vote, prev, vec![entry(term + 5, last + 1)], committed),
+        append(vote, later(last + 1), vec![entry(term + 5, last + 2)], committed),
+        Message::Heartbeat { rpc: RPC, vote, prev, commit: later(last + 1) },
+        append(vote, later(last + 2), vec![entry(term + 5, last + 3)], later(last + 3)),
+    ];
+    for message in messages {
+        world.engine(to).on_message(next, message);
+    }
+    world.touch(to);
+    world.run_for(Duration::from_millis(1));
+    let rejected = world.log.iter().filter(|(_, note)| matches!(note, Note::Rejected(..)));
+    assert_eq!(rejected.collect::<Vec<_>>(), [] as [&(NodeId, Note); 0]);
+}
+
 #[test]
 fn pieces_of_snapshots_must_fit() {
     let begin = |vote, last: LogId, len, crc| {
