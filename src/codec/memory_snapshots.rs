@@ -30,7 +30,7 @@ impl MemorySnapshots {
         Self { origin, ..Self::default() }
     }
 
-    /// Makes a snapshot the newest one.
+    /// Makes a snapshot the newest one, unless one of a later entry was installed meanwhile.
     pub fn build(
         &mut self,
         index: LogIndex,
@@ -39,8 +39,15 @@ impl MemorySnapshots {
         history: &History,
     ) -> SnapshotFile {
         let (file, bytes) = snapshot::encode(index, meta, state, history, self.origin);
-        self.newest = Some((file, bytes));
+        self.keep_newest(file, bytes);
         file
+    }
+
+    /// Files are named after their entries, and the newest is that of the last entry.
+    fn keep_newest(&mut self, file: SnapshotFile, bytes: Bytes) {
+        if self.newest.as_ref().is_none_or(|(newest, _)| newest.index <= file.index) {
+            self.newest = Some((file, bytes));
+        }
     }
 
     /// A part of a file, shorter at its end; `None` if the file is gone. It stays readable until
@@ -93,7 +100,7 @@ impl MemorySnapshots {
     /// Makes the snapshot that came in the newest one. Nothing if there is none.
     pub fn install(&mut self, file: SnapshotFile) {
         if let Some((known, bytes)) = self.incoming.take_if(|(known, _)| *known == file) {
-            self.newest = Some((known, Bytes::from(bytes)));
+            self.keep_newest(known, Bytes::from(bytes));
         }
     }
 
@@ -146,6 +153,16 @@ mod tests {
         to.install(file);
         assert_eq!((to.newest(), to.history()), (from.newest(), history));
         assert_eq!(to.verify(file), Err(SnapshotDamage::Checksum), "it came in and is no more");
+    }
+
+    #[test]
+    fn what_is_built_late_does_not_take_the_place_of_a_later_snapshot() {
+        let (mut from, mut to) = (MemorySnapshots::default(), MemorySnapshots::default());
+        let file = from.build(LogIndex(5), b"", b"state", &History::default());
+        copy(&mut from, file, &mut to);
+        to.install(file);
+        to.build(LogIndex(4), b"", b"late", &History::default());
+        assert_eq!(to.newest(), from.newest());
     }
 
     #[test]
