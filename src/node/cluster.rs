@@ -380,8 +380,12 @@ impl Node {
         }
     }
 
-    /// Takes note of whom Raft names, unless that one says itself that it does not lead.
+    /// Takes note of whom Raft names, unless that one says itself that it does not lead. An agent
+    /// has no Raft, and knows what servers tell it.
     pub(super) fn learn_raft_leader(&mut self) {
+        if self.engine.is_none() {
+            return;
+        }
         let leader = self.raft.leader.filter(|leader| !self.disclaiming.contains(leader));
         match (leader, self.claimed_leader()) {
             (None, Some((term, claimed))) => self.learn_leader(term, Some(claimed)),
