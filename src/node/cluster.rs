@@ -102,7 +102,7 @@ impl Node {
         }
         if self.known_leader.1 == Some(peer) {
             self.requests.recall(None);
-            if self.disk_full.is_some() && self.engine.is_some() {
+            if self.disk_full.is_some() {
                 self.learn_raft_leader();
             }
         }
