@@ -407,6 +407,11 @@ impl<M: Machine> Engine<M> {
         });
     }
 
+    pub(crate) fn set_now(&mut self, now: Mono) {
+        self.now = self.now.max(now);
+        self.host.set_now(self.now);
+    }
+
     /// Works off everything that has come, up to `now`.
     pub fn run(&mut self, now: Mono) {
         if matches!(self.run, Run::Halted) {
@@ -417,8 +422,7 @@ impl<M: Machine> Engine<M> {
         }
         let host = self.host.clone();
         let _entered = host.enter();
-        self.now = self.now.max(now);
-        host.set_now(self.now);
+        self.set_now(now);
         if matches!(self.run, Run::Restarting) {
             self.restart_when_synced();
         }
@@ -462,7 +466,7 @@ impl<M: Machine> Engine<M> {
     /// When [`Engine::run`] is to be called again at the latest.
     pub fn poll_timeout(&self) -> Option<Mono> {
         match self.run {
-            Run::On { .. } => self.host.next_deadline(),
+            Run::On { .. } => self.host.next_deadline().into_iter().chain(self.rests_until()).min(),
             Run::Restarting | Run::Halted => None,
         }
     }

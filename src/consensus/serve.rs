@@ -18,6 +18,7 @@ use super::receiving::Announced;
 use super::store::Known;
 use super::types::{LogId, TypeConfig, Vote};
 use crate::id::NodeId;
+use crate::time::Mono;
 
 /// How many requests of one peer may be under way: more than its own windows allow.
 const SERVING_MAX: usize = 256;
@@ -28,10 +29,11 @@ const HELD_MAX: usize = 4_096;
 impl<M: Machine> Engine<M> {
     /// A message came in the session with `peer`. One that no correct peer can send is dropped
     /// with [`Effect::Rejected`].
-    pub fn on_message(&mut self, peer: NodeId, message: Message) {
+    pub fn on_message(&mut self, now: Mono, peer: NodeId, message: Message) {
         self.quiet_at = None;
         let host = self.host.clone();
         let _entered = host.enter();
+        self.set_now(now);
         let Some(raft) = self.raft() else { return };
         if let Err(reason) = self.take(peer, message, raft) {
             self.effects.push(Effect::Rejected { peer, reason });

@@ -44,6 +44,8 @@ pub(crate) struct Upkeep {
     is_disk_full: bool,
     /// When finishing a joint membership may next be tried.
     next_flatten: Mono,
+    /// Until when openraft's clock rests, if it does.
+    rests_until: Option<Mono>,
 }
 
 impl<M: Machine> Engine<M> {
@@ -116,6 +118,30 @@ impl<M: Machine> Engine<M> {
         self.flatten(&metrics);
         self.hand_over_slow_disk(&metrics);
         self.give_up_transfer(&metrics);
+        self.tick_or_rest(&metrics);
+    }
+
+    /// Lets openraft's clock rest while it has nothing to tell. It ticks five times in a heartbeat,
+    /// and each tick asks two things: whether a leader is to show that it lives, and whether a
+    /// voter has waited long enough to campaign. Who follows a leader does neither before that one
+    /// was silent for the lease, which is also when it is no longer named as the leader. A clock
+    /// that goes on ticks where it would have without the rest.
+    fn tick_or_rest(&mut self, metrics: &RaftMetrics<TypeConfig>) {
+        let is_alone = metrics.membership_config.voter_ids().eq([self.config.id]);
+        let heard = self.heard.filter(|(peer, _)| metrics.current_leader == Some(*peer));
+        let until = heard.map(|(_, at)| at + self.config.lease());
+        let until = until.filter(|until| self.now < *until && !is_alone);
+        if let Some(raft) = self.raft()
+            && until.is_some() != self.upkeep.rests_until.is_some()
+        {
+            raft.runtime_config().tick(until.is_none());
+        }
+        self.upkeep.rests_until = until;
+    }
+
+    /// When openraft's clock has to go on, if it rests.
+    pub(crate) fn rests_until(&self) -> Option<Mono> {
+        self.upkeep.rests_until
     }
 
     fn take_snapshot(&mut self) {
@@ -232,6 +258,8 @@ impl<M: Machine> Engine<M> {
         self.held.clear();
         self.agreed = None;
         self.heard = None;
+        // The next clock ticks from its start on.
+        self.upkeep.rests_until = None;
         let reads = std::mem::take(&mut self.turn.reads);
         for id in reads {
             let result = Err(NotLeader { leader: None });

@@ -221,7 +221,9 @@ impl Node {
         let theirs = self.links.peer(from).and_then(|peer| peer.hello.cluster);
         let ours = self.links.me().cluster;
         match &mut self.engine {
-            Some(engine) if ours.is_some() && ours == theirs => engine.on_message(from, message),
+            Some(engine) if ours.is_some() && ours == theirs => {
+                engine.on_message(self.now.mono, from, message)
+            }
             Some(_) | None => {}
         }
     }

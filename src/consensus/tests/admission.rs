@@ -229,7 +229,7 @@ fn rejected(message: impl Fn(Vote, LogId) -> Message) -> Option<Inadmissible> {
     let to = id(from.0 % 3 + 1);
     let term = world.status(from).term.0;
     let last = log_id(term, world.status(from).last.map_or(0, |last| last.0));
-    world.engine(to).on_message(from, message(leader(term, from), last));
+    world.hand(to, from, message(leader(term, from), last));
     world.touch(to);
     world.run_for(Duration::from_secs(1));
     assert_eq!(world.status(to).leader, world.leader());
@@ -252,7 +252,7 @@ fn what_waits_to_be_cut_is_not_held_against_its_leader() {
     let prev = Some(log_id(term, last));
     let tail = |term: u64, at: u64| (0..3).map(move |more| entry(term, at + more)).collect();
     let lone = append(leader(term, from), prev, tail(term, last + 1), None);
-    world.engine(to).on_message(from, lone);
+    world.hand(to, from, lone);
     world.touch(to);
     world.run_for(Duration::from_millis(1));
     assert_eq!(world.status(to).last, Some(LogIndex(last + 3)));
@@ -265,7 +265,7 @@ fn what_waits_to_be_cut_is_not_held_against_its_leader() {
         append(vote, later(last + 2), vec![entry(term + 5, last + 3)], later(last + 3)),
     ];
     for message in messages {
-        world.engine(to).on_message(next, message);
+        world.hand(to, next, message);
     }
     world.touch(to);
     world.run_for(Duration::from_millis(1));
@@ -291,7 +291,7 @@ fn pieces_of_snapshots_must_fit() {
 #[test]
 fn a_message_without_a_session_is_dropped() {
     let (mut world, from) = World::founded(3, 21);
-    world.engine(from).on_message(NodeId(99), heartbeat(leader(9, NodeId(99))));
+    world.hand(from, NodeId(99), heartbeat(leader(9, NodeId(99))));
     world.touch(from);
     world.run_for(Duration::from_millis(1));
     let note = Note::Rejected(NodeId(99), Inadmissible::NoSession);

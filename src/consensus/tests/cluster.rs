@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::world::{Note, World, id};
 use crate::consensus::*;
 use crate::id::{LogIndex, NodeId};
+use crate::time::Mono;
 
 fn await_applied(world: &mut World, node: NodeId, index: LogIndex) {
     world.until("it applies", |w| (w.status(node).applied >= Some(index)).then_some(()));
@@ -43,6 +44,26 @@ fn an_idle_cluster_keeps_its_leader() {
     world.run_for(Duration::from_secs(20));
     assert_eq!(world.status(leader).term, term);
     assert_eq!(world.leader(), Some(leader));
+    world.assert_no_trouble();
+}
+
+#[test]
+fn the_clock_of_a_follower_rests_while_its_leader_lives_and_wakes_it_in_time() {
+    let (mut world, leader) = World::founded(3, 4);
+    world.run_for(Duration::from_secs(1));
+    let followers = others(&world, leader);
+    for &follower in &followers {
+        let wakes = world.engine(follower).poll_timeout().unwrap();
+        // Heard at most a heartbeat and a tick ago: the lease of 250 ms less that.
+        let rests = wakes.saturating_since(Mono::from_micros(world.now));
+        assert!(rests > Duration::from_millis(120), "{follower}: {rests:?}");
+    }
+    let ticks = world.engine(leader).poll_timeout().unwrap();
+    assert!(ticks.saturating_since(Mono::from_micros(world.now)) <= Duration::from_millis(20));
+    world.kill(leader);
+    world.run_for(Duration::from_millis(800));
+    let next = world.leader();
+    assert!(next.is_some_and(|next| followers.contains(&next)), "{next:?}");
     world.assert_no_trouble();
 }
 

@@ -118,7 +118,7 @@ fn a_receiver_that_dies_in_the_middle_begins_again() {
 #[test]
 fn a_follower_catches_up_while_snapshots_are_made_faster_than_they_are_sent() {
     let (mut world, leader, late) = lagging(35);
-    world.task_micros = 60_000;
+    world.task_micros = 120_000;
     world.heal();
     let begun = world.status(leader).snapshot;
     let mut seq = 2_000;

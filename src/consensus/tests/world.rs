@@ -195,6 +195,12 @@ impl World {
         self.start(id(n));
     }
 
+    /// Hands a node a message, as if it had just come.
+    pub(super) fn hand(&mut self, to: NodeId, from: NodeId, message: Message) {
+        let now = Mono::from_micros(self.now);
+        self.engine(to).on_message(now, from, message);
+    }
+
     pub(super) fn engine(&mut self, node: NodeId) -> &mut Engine<Tally> {
         self.servers.get_mut(&node).unwrap().engine.as_mut().unwrap()
     }
@@ -425,10 +431,10 @@ impl World {
                     {
                         let original = message.clone();
                         forge(&mut self.chance, &mut message);
-                        self.engine(to).on_message(from, message);
+                        self.hand(to, from, message);
                         message = original;
                     }
-                    self.engine(to).on_message(from, message);
+                    self.hand(to, from, message);
                     self.touch(to);
                 }
             }
