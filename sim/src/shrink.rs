@@ -165,7 +165,7 @@ impl Shrinker {
     /// Options become, one after the other, those of a quiet cluster.
     fn quieten(&mut self) {
         type Quiet = fn(&mut Options, &Options);
-        let quieter: [Quiet; 16] = [
+        let quieter: [Quiet; 18] = [
             |options, _| options.loss = 0,
             |options, _| options.duplicate = 0,
             |options, _| options.tail = 0,
@@ -178,6 +178,8 @@ impl Shrinker {
             |options, _| options.clients = options.clients.min(1),
             |options, quiet| options.rest = quiet.rest,
             |options, _| options.jobs = 1,
+            |options, _| options.stock /= 10,
+            |options, _| options.stock = 0,
             |options, quiet| options.snapshot_kb = quiet.snapshot_kb,
             |options, quiet| options.segment_kb = quiet.segment_kb,
             |options, quiet| options.raft_multiplier = quiet.raft_multiplier,

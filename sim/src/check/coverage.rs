@@ -114,6 +114,8 @@ situations! {
     Paused = "node paused",
     /// A session hung. Noted by whoever lets it.
     SessionHung = "session hung",
+    /// A thousand jobs and more were there. Noted by whoever puts them.
+    ManyJobs = "thousands of jobs",
     /// Leadership was handed over without a crash: another server leads while the last one lives.
     HandedOver = "leadership moved to another live node",
 }
@@ -175,6 +177,6 @@ mod tests {
         other.note(Situation::LeaderInMinority);
         coverage.add(&other);
         assert_eq!(coverage.missing(), []);
-        assert_eq!(coverage.counts().map(|(_, count)| count).sum::<u64>() as usize, 46);
+        assert_eq!(coverage.counts().map(|(_, count)| count).sum::<u64>() as usize, 47);
     }
 }

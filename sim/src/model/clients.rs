@@ -22,7 +22,7 @@ use crate::story::What;
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The first requests come when servers may have found each other.
-const FIRST_AFTER: Duration = Duration::from_secs(1);
+pub(super) const FIRST_AFTER: Duration = Duration::from_secs(1);
 
 /// A client whose server was not there tries another so soon.
 const TRY_NEXT: Duration = Duration::from_millis(50);
@@ -38,6 +38,8 @@ const BURST_NAMES: u32 = 10;
 pub(super) enum Asker {
     /// A client of the workload.
     Client(usize),
+    /// Who puts the stock.
+    Loader(usize),
     /// A probe.
     Probe(usize),
     /// Whoever expects a server to name no leader.
@@ -191,6 +193,7 @@ impl Sim {
                 };
                 self.after(rests, Event::Client(client));
             }
+            Asker::Loader(loader) => self.loader_answered(loader, is_granted),
             Asker::Probe(probe) => self.probe_answered(probe, via, is_write, answer),
             Asker::Leaderless => self.status_answered(via, answer),
             Asker::Nobody => {}
@@ -219,7 +222,7 @@ impl Sim {
     }
 
     /// One of the servers, mostly one that runs.
-    fn some_server(&mut self) -> usize {
+    pub(super) fn some_server(&mut self) -> usize {
         let servers: Vec<usize> =
             (0..self.machines.len()).filter(|&host| self.options.is_server(host)).collect();
         let is_up = |host: &usize| self.machines[*host].host.is_some();

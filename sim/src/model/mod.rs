@@ -13,7 +13,7 @@
 //! | `disk`, `snapshots`, `archive` | how long the disk takes, and what ails it |
 //! | `links`, `net` | sessions between nodes, and what becomes of packets |
 //! | `process` | processes, which outlive their node |
-//! | `clients`, `probes` | who asks, and what has to come of it |
+//! | `clients`, `stock`, `probes` | who asks, and what has to come of it |
 //! | `expectations` | what a plan expects at a moment |
 //! | `faults` | what a plan does |
 //! | `ending` | when all is over |
@@ -32,6 +32,7 @@ pub(crate) mod net;
 mod probes;
 mod process;
 mod snapshots;
+mod stock;
 mod witness;
 
 use std::collections::BTreeSet;
@@ -48,6 +49,7 @@ use self::links::Packet;
 use self::machine::{Machine, host_name};
 use self::net::Net;
 use self::probes::Probes;
+use self::stock::Stock;
 pub(crate) use self::witness::Promises;
 pub use self::witness::Telling;
 use crate::check::Checkers;
@@ -94,6 +96,8 @@ pub(crate) enum Event {
     ProcessEnds { host: usize, execution: ExecutionId, serial: u64 },
     /// A client has rested.
     Client(usize),
+    /// One of those who put the stock goes on.
+    Loader(usize),
     /// A client's patience with a request is over.
     Patience(crate::check::seen::OpId),
     /// A probe makes its next attempt, or is judged.
@@ -124,6 +128,7 @@ impl Event {
             | Self::Reborn { .. }
             | Self::ProcessEnds { .. }
             | Self::Client(_)
+            | Self::Loader(_)
             | Self::Patience(_)
             | Self::Probe(_)
             | Self::Sample
@@ -244,6 +249,7 @@ pub(crate) struct Sim {
     control: Vec<Control>,
     draws: Streams,
     clients: Clients,
+    stock: Stock,
     probes: Probes,
     pub(crate) checkers: Checkers,
     pub(crate) promises: Promises,
@@ -286,6 +292,7 @@ impl Sim {
             net: Net::new(&options),
             hung: vec![vec![false; count]; count],
             clients: Clients::new(&options),
+            stock: Stock::new(options.stock),
             probes: Probes::default(),
             checkers: witness::checkers(plan),
             promises: Promises::default(),
@@ -335,6 +342,7 @@ impl Sim {
             self.boot(host);
         }
         self.begin_clients();
+        self.begin_stock();
     }
 
     /// The simulation's clock.
@@ -415,6 +423,7 @@ impl Sim {
                 self.on_process_ends(host, execution, serial);
             }
             Event::Client(client) => self.on_client(client),
+            Event::Loader(loader) => self.on_loader(loader),
             Event::Patience(op) => self.on_patience(op),
             Event::Probe(probe) => self.on_probe(probe),
             Event::Sample => self.on_sample(),

@@ -61,6 +61,8 @@ pub struct Options {
     pub rest: Range,
     /// How many names of jobs clients choose from.
     pub jobs: usize,
+    /// How many jobs more are put when the cluster begins to work, and are then left alone.
+    pub stock: usize,
     /// How many of a hundred requests are reads.
     pub reads: u32,
     /// The bytes of the command of each job that clients write, besides all else.
@@ -102,6 +104,7 @@ impl Default for Options {
             clients: 2,
             rest: Range::micros(100_000, 400_000),
             jobs: 8,
+            stock: 0,
             reads: 40,
             job_bytes: 0,
             period: 1,
@@ -145,6 +148,7 @@ impl Options {
             clients: rng.random_range(1..=4),
             rest: Range::micros(rest / 4, rest),
             jobs: pick(rng, &[3, 8, 20, 60]) as usize,
+            stock: 0,
             reads: rng.random_range(10..=60),
             job_bytes: 0,
             period: *[1, 1, 2, 5].choose(rng).expect("not empty"),
@@ -156,10 +160,11 @@ impl Options {
             lost_after: *[60, 60, 3].choose(rng).expect("not empty"),
             mutant: None,
         };
-        match servers >= 3 && rng.random_ratio(1, 12) {
-            true => drawn.with_large_snapshots(),
-            false => drawn,
+        if servers >= 3 && rng.random_ratio(1, 12) {
+            return drawn.with_large_snapshots();
         }
+        let stock = if rng.random_ratio(1, 25) { pick(rng, &[1_000, 3_000]) } else { 0 };
+        Self { stock: stock as usize, ..drawn }
     }
 
     /// The same with jobs of which a snapshot is so large that it takes many messages.

@@ -351,7 +351,7 @@ impl FromStr for Range {
 impl Options {
     /// Every option with its value, in the order in which they are printed.
     pub fn pairs(&self) -> Vec<(String, String)> {
-        let pairs: [(&str, &dyn fmt::Display); 24] = [
+        let pairs: [(&str, &dyn fmt::Display); 25] = [
             ("seed", &self.seed),
             ("servers", &self.servers),
             ("agents", &self.agents),
@@ -367,6 +367,7 @@ impl Options {
             ("clients", &self.clients),
             ("rest", &self.rest),
             ("jobs", &self.jobs),
+            ("stock", &self.stock),
             ("reads", &self.reads),
             ("job-bytes", &self.job_bytes),
             ("period", &self.period),
@@ -403,6 +404,7 @@ impl Options {
             "clients" => self.clients = number(value).map_err(told)?,
             "rest" => self.rest = value.parse().map_err(told)?,
             "jobs" => self.jobs = number(value).map_err(told)?,
+            "stock" => self.stock = number(value).map_err(told)?,
             "reads" => self.reads = number(value).map_err(told)?,
             "job-bytes" => self.job_bytes = number(value).map_err(told)?,
             "period" => self.period = number(value).map_err(told)?,
@@ -439,6 +441,9 @@ impl Plan {
         }
         if options.job_bytes > 500_000 {
             return Err("job-bytes: at most 500000".to_owned());
+        }
+        if options.stock > 10_000 {
+            return Err("stock: at most 10000".to_owned());
         }
         if options.jobs == 0 || options.period == 0 || options.segment_kb < 8 {
             return Err("jobs and period are at least 1, segment-kb at least 8".to_owned());
@@ -517,6 +522,7 @@ skew 5
 clients 2
 rest 100000..400000us
 jobs 8
+stock 0
 reads 40
 job-bytes 0
 period 1
