@@ -58,8 +58,8 @@ pub(crate) struct Tally {
     pub(crate) refused: usize,
     /// Of unknown outcome.
     pub(crate) unknown: usize,
-    /// Granted, to who has to work, but only after the last request was made: by then the fault
-    /// under which it has to work may be over.
+    /// Granted, to who has to work, but only after the plan's next fault, or the end of the one
+    /// under which it has to work.
     pub(crate) late: usize,
     /// Without any answer in time.
     pub(crate) silent: usize,

@@ -35,6 +35,9 @@ impl Sim {
         let targets = step.action.targets();
         let first = targets.first().map(|&target| self.target(target));
         self.tell_fault(first, &step.action);
+        if step.action.befalls_machines() {
+            self.something_befalls();
+        }
         self.note_step(&step.action);
         self.act(&step.action);
     }

@@ -36,8 +36,8 @@ struct Probe {
     tallies: BTreeMap<usize, Tally>,
     /// How many processes had started before.
     starts: u64,
-    /// How many had when the last request was made: the plan's next fault, or the end of one, may
-    /// come then, and what starts or is granted after it says nothing of this moment.
+    /// How many had when the plan's next fault came, or the end of one: what starts or is granted
+    /// after that says nothing of this moment.
     starts_over: Option<u64>,
     judged_at: Option<Mono>,
 }
@@ -76,7 +76,7 @@ impl Sim {
                 (PROGRESS_ATTEMPTS, PROGRESS_SPAN / each)
             }
         };
-        let (since, starts) = (self.now, self.starts);
+        let (since, starts) = (self.since_begin(), self.starts);
         let tallies = BTreeMap::new();
         let probe = Probe {
             wanted,
@@ -121,9 +121,6 @@ impl Sim {
         let via = probe.hosts[made % probe.hosts.len()];
         let every = probe.every;
         let is_last = probe.made == probe.wants;
-        if is_last {
-            probe.starts_over = Some(self.starts);
-        }
         let (round, asker) = (made / probe.hosts.len(), Asker::Probe(number));
         match round % 2 {
             0 => self.ask(asker, via, |sim, op| {
@@ -135,6 +132,13 @@ impl Sim {
         }
         let next = if is_last { PATIENCE + Duration::from_millis(100) } else { every };
         self.after(next, Event::Probe(number));
+    }
+
+    /// The plan does something else to the machines: see [`Probe::starts_over`].
+    pub(super) fn something_befalls(&mut self) {
+        for probe in self.probes.all.iter_mut().filter(|probe| probe.judged_at.is_none()) {
+            probe.starts_over.get_or_insert(self.starts);
+        }
     }
 
     pub(super) fn probe_answered(
@@ -167,7 +171,7 @@ impl Sim {
     fn judge(&mut self, number: usize) {
         let works_elsewhere = self.probes.works_elsewhere(number);
         let can_start = self.agents_work(&self.probes.all[number].hosts);
-        let (now, starts) = (self.now, self.starts);
+        let (now, starts) = (self.since_begin(), self.starts);
         let probe = &mut self.probes.all[number];
         probe.judged_at = Some(now);
         let wanted = probe.wanted;

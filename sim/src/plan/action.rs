@@ -155,6 +155,13 @@ pub enum Action {
 }
 
 impl Action {
+    /// Whether it does something to machines or links, for better or worse.
+    pub fn befalls_machines(&self) -> bool {
+        let is_ask = matches!(self, Self::Mark | Self::Image(_) | Self::Expect(_));
+        let is_load = matches!(self, Self::Rest(_) | Self::Burst(..));
+        !is_ask && !is_load
+    }
+
     /// Whether it breaks something.
     pub fn is_fault(&self) -> bool {
         match self {
