@@ -54,7 +54,7 @@ impl Class {
     pub fn of(checker: &str) -> Self {
         match checker {
             "halts" | "unwinds" => Self::Crash,
-            "progress" | "settles" | "answers" | "writes" | "workload" => Self::Liveness,
+            "progress" | "settles" | "answers" | "writes" | "workload" | "spins" => Self::Liveness,
             _ => Self::Correctness,
         }
     }

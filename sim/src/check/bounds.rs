@@ -24,7 +24,7 @@ impl Bounds {
         ];
         for (what, has, may) in held {
             self.count.check(judge, has <= may, || {
-                format!("host-{} holds {has} {what}, and at most {may} are allowed", host + 1)
+                format!("n{} holds {has} {what}, and at most {may} are allowed", host + 1)
             });
         }
     }
@@ -48,6 +48,6 @@ mod tests {
         bounds.on_load(&mut judge, 0, more, max);
         let found = bounds.verdict(&judge).violations;
         assert_eq!(found.len(), 5);
-        assert_eq!(found[0], "at 0.000000: host-1 holds 2 inputs, and at most 1 are allowed");
+        assert_eq!(found[0], "at 0.000000: n1 holds 2 inputs, and at most 1 are allowed");
     }
 }

@@ -215,7 +215,7 @@ impl Durability {
         for (host, state) in states {
             let behind = self.acknowledged.filter(|index| Some(*index) > state.applied());
             self.count.check(judge, behind.is_none(), || {
-                format!("host-{} lacks entry {behind:?}, which was acknowledged", host + 1)
+                format!("n{} lacks entry {behind:?}, which was acknowledged", host + 1)
             });
         }
         for (name, job) in &model.jobs {

@@ -29,7 +29,7 @@ impl Halts {
         reason: &str,
         is_excused: bool,
     ) {
-        self.count.check(judge, is_excused, || format!("host-{} halts: {reason}", host + 1));
+        self.count.check(judge, is_excused, || format!("n{} halts: {reason}", host + 1));
     }
 
     pub(super) fn on_event(
@@ -42,7 +42,7 @@ impl Halts {
         if let Event::Rejected { peer, reason } = event {
             self.rejected += 1;
             self.count.check(judge, !setup.forbids_rejections, || {
-                format!("host-{} rejects a message of {peer:?}: {reason}", host + 1)
+                format!("n{} rejects a message of {peer:?}: {reason}", host + 1)
             });
         }
     }
@@ -63,7 +63,7 @@ mod tests {
         halts.on_halt(&mut judge, 1, "a sync failed", true);
         assert!(halts.verdict(&judge).is_green());
         halts.on_halt(&mut judge, 1, "a bug", false);
-        assert_eq!(halts.verdict(&judge).violations, ["at 0.000000: host-2 halts: a bug"]);
+        assert_eq!(halts.verdict(&judge).violations, ["at 0.000000: n2 halts: a bug"]);
     }
 
     #[test]

@@ -129,7 +129,7 @@ impl Runs {
         self.count.check(judge, again.is_none(), || {
             let (host, at) = again.unwrap_or_default();
             let now = start.host + 1;
-            format!("execution {id} starts on host-{now}, and has on host-{} at {at}", host + 1)
+            format!("execution {id} starts on n{now}, and has on n{} at {at}", host + 1)
         });
         let early = start.wall + setup.early_max < start.due;
         self.count.check(judge, !early, || {
@@ -163,7 +163,7 @@ impl Runs {
     ) {
         let started = self.starts.get(&id).map(|(host, _)| *host);
         self.count.check(judge, started == Some(host), || {
-            format!("{id} ends on host-{}, and started on {started:?}", host + 1)
+            format!("{id} ends on n{}, and started on {started:?}", host + 1)
         });
         let (at, outcome) = (judge.at, result.outcome);
         self.ends.insert(id, End { host, at, outcome, is_heard });

@@ -128,7 +128,7 @@ impl Runs {
             let was_forgotten = row.outcome == Outcome::Lost && fell;
             let kept = row.outcome == outcome || was_forgotten;
             self.count.check(judge, kept, || {
-                format!("{id} ended on host-{} as {}, and is {row:?}", host + 1, outcome.as_str())
+                format!("{id} ended on n{} as {}, and is {row:?}", host + 1, outcome.as_str())
             });
         }
     }
@@ -171,7 +171,7 @@ impl Runs {
         for row in rows {
             let again = shown.insert(row.id, row);
             self.count.check(judge, again.is_none(), || {
-                format!("host-{} has two rows of {}", host + 1, row.id)
+                format!("n{} has two rows of {}", host + 1, row.id)
             });
             self.check_reason(judge, host, row);
         }
@@ -190,7 +190,7 @@ impl Runs {
                 };
                 spare = spare.saturating_sub(usize::from(found.is_none()));
                 self.count.check(judge, fits, || {
-                    format!("host-{} shows {found:?}, and the log says {row:?}", host + 1)
+                    format!("n{} shows {found:?}, and the log says {row:?}", host + 1)
                 });
             }
         }
@@ -199,7 +199,7 @@ impl Runs {
             let known = model.rows.get(id);
             let later = known.is_some_and(|row| row.closed_by > upto || !row.is_of(&model.jobs));
             self.count.check(judge, later, || {
-                format!("host-{} shows {found:?}, and the log says {known:?}", host + 1)
+                format!("n{} shows {found:?}, and the log says {known:?}", host + 1)
             });
         }
     }
@@ -207,7 +207,7 @@ impl Runs {
     fn check_reason(&mut self, judge: &mut Judge, host: usize, row: &Execution) {
         let needs = matches!(row.outcome, Outcome::Skipped | Outcome::Missed | Outcome::Lost);
         self.count.check(judge, !needs || !row.reason.is_empty(), || {
-            format!("host-{}: {} is {} for no reason", host + 1, row.id, row.outcome.as_str())
+            format!("n{}: {} is {} for no reason", host + 1, row.id, row.outcome.as_str())
         });
     }
 }

@@ -125,7 +125,7 @@ impl States {
         self.states.check(judge, same, || {
             let known = found.ok().and_then(|at| self.recent.get(at));
             let differs = known.map(|known| difference(known, state)).unwrap_or_default();
-            format!("host-{} differs from the log at entry {index}: {differs}", host + 1)
+            format!("n{} differs from the log at entry {index}: {differs}", host + 1)
         });
     }
 
@@ -141,7 +141,7 @@ impl States {
                 self.states.check(judge, known == state, || {
                     let differs = difference(known, state);
                     let (other, host) = (other + 1, host + 1);
-                    format!("host-{other} and host-{host} differ at entry {index}: {differs}")
+                    format!("n{other} and n{host} differ at entry {index}: {differs}")
                 });
             }
         }
@@ -160,7 +160,7 @@ impl States {
         for (host, state) in std::mem::take(&mut self.waiting) {
             self.states.check(judge, false, || {
                 let applied = state.applied();
-                format!("host-{} has applied {applied:?}, which nobody has committed", host + 1)
+                format!("n{} has applied {applied:?}, which nobody has committed", host + 1)
             });
         }
         type History<'a> = (usize, &'a Vec<Arc<Execution>>);
@@ -170,7 +170,7 @@ impl States {
             if other != *host {
                 self.histories.check(judge, known == rows, || {
                     let (other, host) = (other + 1, host + 1);
-                    format!("the histories of host-{other} and host-{host} differ at {upto:?}")
+                    format!("the histories of n{other} and n{host} differ at {upto:?}")
                 });
             }
         }

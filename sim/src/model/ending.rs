@@ -115,7 +115,7 @@ impl Sim {
                 return Some(format!("n{name} knows {voters} voters, not the {}", ids.len()));
             }
         }
-        if let Some(overdue) = self.checkers.overdue(self.now, self.wall()) {
+        if let Some(overdue) = self.checkers.overdue(self.since_begin(), self.wall()) {
             return Some(overdue);
         }
         self.take_states(&members, passed)
@@ -192,7 +192,7 @@ impl Sim {
         let servers = self.options.servers;
         let lost_servers = lost_disks.keys().filter(|&&host| host < servers).count();
         Ending {
-            at: self.now,
+            at: self.since_begin(),
             wall: self.wall(),
             disks,
             may_lose: lost_servers > servers - (servers / 2 + 1),

@@ -7,7 +7,6 @@ use cronclave::id::ExecutionId;
 use cronclave::jobs::job::{Outcome, RunResult};
 use cronclave::node::io::Input;
 
-use super::clock::true_wall;
 use super::{Event, Sim};
 use crate::check::seen::{Seen, Start};
 use crate::story::What;
@@ -26,7 +25,7 @@ pub(crate) struct Process {
 impl Sim {
     /// A node starts a process. What it does then is out of the node's hands.
     pub(super) fn launch(&mut self, host: usize, spec: &LaunchSpec) {
-        let at = self.now;
+        let (at, wall) = (self.since_begin(), self.wall());
         let node = self.machines[host].config.id();
         let start = Start {
             execution: spec.execution,
@@ -35,7 +34,7 @@ impl Sim {
             host,
             node,
             at,
-            wall: true_wall(at),
+            wall,
         };
         self.starts += 1;
         self.see(&Seen::Started(&start));

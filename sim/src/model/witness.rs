@@ -71,6 +71,7 @@ pub(super) fn story(plan: &Plan) -> Story {
     Story {
         hosts: (0..plan.options.machines()).map(host_name).collect(),
         servers: plan.options.servers,
+        agents: plan.options.agents,
         options: plan.options.pairs(),
         moments: Vec::new(),
     }

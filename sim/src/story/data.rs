@@ -2,7 +2,8 @@
 //!
 //! One JSON object with columns rather than rows, because a run has up to 100,000 moments:
 //!
-//! - `hosts`, `servers`: the names, and how many of them are servers.
+//! - `hosts`, `servers`, `agents`: the names, and how many of them are servers, then agents; the
+//!   rest are spare servers.
 //! - `texts`: every text once; elsewhere stands its number.
 //! - `k`: one letter per moment: U up, D down, S stands, F fault, E event, P process, C client,
 //!   M message, X violation.
@@ -94,9 +95,10 @@ pub(super) fn pack(story: &Story, moments: &[&Moment], faults: &[Fault]) -> Stri
         packed.push(list(&fault_parts(fault, &mut texts)));
     }
     let text = format!(
-        r#"{{"hosts":{},"servers":{},"texts":{},"k":"{kinds}","t":{},"h":{},"p":{},"f":[{}]}}"#,
+        r#"{{"hosts":{},"servers":{},"agents":{},"texts":{},"k":"{kinds}","t":{},"h":{},"p":{},"f":[{}]}}"#,
         strings(&story.hosts),
         story.servers,
+        story.agents,
         strings(&texts.texts),
         list(&times),
         list(&hosts),
@@ -214,6 +216,7 @@ mod tests {
         let story = Story {
             hosts: vec!["n1".into(), "n2".into()],
             servers: 2,
+            agents: 0,
             options: Vec::new(),
             moments: vec![
                 at(5, What::Up { boot: 7 }),

@@ -186,7 +186,7 @@ mod tests {
         };
         let hosts = ["n1", "n2", "n3", "n4"].map(str::to_owned).to_vec();
         let moments = lines.iter().map(moment).collect();
-        faults(&Story { hosts, servers: 3, options: Vec::new(), moments })
+        faults(&Story { hosts, servers: 3, agents: 1, options: Vec::new(), moments })
     }
 
     fn then(secs: u64) -> Until {

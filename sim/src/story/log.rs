@@ -209,6 +209,7 @@ mod tests {
         Story {
             hosts: ["n1", "n2", "n3", "agent-west-1"].map(str::to_owned).to_vec(),
             servers: 3,
+            agents: 1,
             options: Vec::new(),
             moments: vec![
                 at(0, Some(0), What::Up { boot: 1 }),

@@ -24,10 +24,12 @@ use cronclave::time::Mono;
 /// A run as it is told. A short story has no messages.
 #[derive(Clone, Debug, Default)]
 pub struct Story {
-    /// The machines' names, in the order of their numbers: servers first, then agents.
+    /// The machines' names, in the order of their numbers: servers first, then agents, then spare servers.
     pub hosts: Vec<String>,
     /// How many of them are servers.
     pub servers: usize,
+    /// How many after those are agents. What is left are spare servers.
+    pub agents: usize,
     /// The first line that is printed: seed and options, each `name value`.
     pub options: Vec<(String, String)>,
     /// Everything that happened, by time.

@@ -135,13 +135,17 @@ fn top(page: &mut String, story: &Story, moments: &[&Moment], faults: &[Fault], 
         );
     }
     let end = moments.last().map_or(Mono::ZERO, |moment| moment.at);
-    let agents = story.hosts.len().saturating_sub(story.servers);
+    let spares = story.hosts.len().saturating_sub(story.servers + story.agents);
+    let spares = match spares {
+        0 => String::new(),
+        spares => format!(", {}", count(spares, "spare server")),
+    };
     put(
         page,
         format_args!(
-            "<p class=\"sums\">{}, {}; {end} s simulated; {}, {}, {}</p>\n",
-            count(story.hosts.len() - agents, "server"),
-            count(agents, "agent"),
+            "<p class=\"sums\">{}{spares}, {}; {end} s simulated; {}, {}, {}</p>\n",
+            count(story.servers, "server"),
+            count(story.agents, "agent"),
             count(moments.len(), "moment"),
             count(faults.len(), "fault"),
             count(found, "violation"),

@@ -73,6 +73,10 @@ function hatch(colour) {
   return ctx.createPattern(tile, "repeat");
 }
 
+// The first servers, agents, then spare servers.
+const isServer = (host) => host < D.servers || host >= D.servers + D.agents;
+const kindOf = (host) => (host < D.servers ? "server" : isServer(host) ? "spare server" : "agent");
+
 function layout() {
   ctx.font = "600 13px system-ui, sans-serif";
   const longest = Math.max(0, ...D.hosts.map((host) => ctx.measureText(host).width));
@@ -82,7 +86,7 @@ function layout() {
   for (let host = 0; host < HOSTS; host++) {
     if (hidden.has(host)) continue;
     if (host === D.servers && host > 0) y += 6;
-    const h = host < D.servers ? SERVER : AGENT;
+    const h = isServer(host) ? SERVER : AGENT;
     lanes.push({ host, y, h });
     y += h + 3;
   }
@@ -181,8 +185,7 @@ function paintGutter() {
     ctx.fillText(cutFront(label, GUTTER - 16), 10, lane.y + 14);
     ctx.font = "11px system-ui, sans-serif";
     ctx.fillStyle = colours.soft;
-    const below = lane.host < 0 ? "" : lane.host < D.servers ? "server" : "agent";
-    ctx.fillText(below, 10, lane.y + 30);
+    ctx.fillText(lane.host < 0 ? "" : kindOf(lane.host), 10, lane.y + 30);
   }
   ctx.font = "12px system-ui, sans-serif";
 }
@@ -612,13 +615,15 @@ function paintStrip() {
   sctx.textBaseline = "middle";
   sctx.fillStyle = colours.soft;
   sctx.fillText("whole run", 10, 12);
-  for (let host = 0; host < Math.min(D.servers, HOSTS); host++) {
+  const row = 16 / Math.max(1, HOSTS - D.agents);
+  for (let host = 0; host < HOSTS; host++) {
+    if (!isServer(host)) continue;
+    const place = host < D.servers ? host : host - D.agents;
     for (const s of spans[host]) {
       if (s.kind !== "S" || s.role !== 0 || s.leader < 0) continue;
       sctx.fillStyle = termColour(s.term);
-      const row = 16 / Math.max(1, D.servers);
       const px = stripX(s.from);
-      sctx.fillRect(px, 3 + host * row, Math.max(1, stripX(s.to) - px), Math.max(2, row));
+      sctx.fillRect(px, 3 + place * row, Math.max(1, stripX(s.to) - px), Math.max(2, row));
     }
   }
   sctx.fillStyle = colours.fault;

@@ -16,7 +16,7 @@ fn at(micros: u64, host: Option<usize>, what: What) -> Moment {
 fn story(moments: Vec<Moment>) -> Story {
     let hosts = ["n1", "n2", "n3", "a1"].map(str::to_owned).to_vec();
     let options = vec![("seed".to_owned(), "7".to_owned())];
-    Story { hosts, servers: 3, options, moments }
+    Story { hosts, servers: 3, agents: 1, options, moments }
 }
 
 fn fault(micros: u64, line: &str) -> Moment {
