@@ -114,6 +114,8 @@ situations! {
     Paused = "node paused",
     /// A session hung. Noted by whoever lets it.
     SessionHung = "session hung",
+    /// Servers of different configurations ran together. Noted by whoever starts them.
+    MixedConfiguration = "mixed configuration",
     /// A thousand jobs and more were there. Noted by whoever puts them.
     ManyJobs = "thousands of jobs",
     /// Leadership was handed over without a crash: another server leads while the last one lives.
@@ -177,6 +179,6 @@ mod tests {
         other.note(Situation::LeaderInMinority);
         coverage.add(&other);
         assert_eq!(coverage.missing(), []);
-        assert_eq!(coverage.counts().map(|(_, count)| count).sum::<u64>() as usize, 47);
+        assert_eq!(coverage.counts().map(|(_, count)| count).sum::<u64>() as usize, 48);
     }
 }

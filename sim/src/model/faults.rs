@@ -68,6 +68,10 @@ impl Sim {
                 self.give(host, Input::Shutdown { drain: DRAIN });
             }
             Action::Restart(target) => self.boot(self.target(*target)),
+            Action::Config(target, setting) => {
+                let host = self.target(*target);
+                self.machines[host].configure(*setting);
+            }
             Action::Wipe(target) => self.wipe(self.target(*target)),
             Action::Image(target) => {
                 let host = self.target(*target);

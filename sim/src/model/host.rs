@@ -185,6 +185,7 @@ impl Sim {
             is_over: false,
         }));
         self.hang_links_of(host);
+        self.note_mixed(host);
         self.control.push(super::Control::Up(host));
         let life = self.machines[host].life;
         self.after(LINKS_EVERY, Event::Links { host, life });

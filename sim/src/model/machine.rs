@@ -20,7 +20,7 @@ use super::host::Host;
 use super::links::{GOSSIP_PORT, PEER_PORT, addr_of};
 use super::process::Process;
 use crate::draws::Draws;
-use crate::plan::Options;
+use crate::plan::{Options, Setting};
 
 /// The tag that agents bear, and its value.
 pub(crate) const POOL: (&str, &str) = ("pool", "agents");
@@ -103,6 +103,14 @@ impl Machine {
             write_last: 0,
             lost_disks: 0,
             has_left: false,
+        }
+    }
+
+    /// What the next start finds in the configuration.
+    pub(crate) fn configure(&mut self, setting: Setting) {
+        match setting {
+            Setting::RaftMultiplier(by) => self.config.raft_multiplier = by,
+            Setting::SnapshotKb(kb) => self.config.log = log_bounds(kb),
         }
     }
 
@@ -255,7 +263,7 @@ fn config(options: &Options, host: usize, draws: &mut Draws) -> NodeConfig {
         dead_server_grace: Duration::from_secs(u64::from(options.grace)),
         profile: Profile::Lan,
         raft_multiplier: options.raft_multiplier,
-        log: log_bounds(options),
+        log: log_bounds(options.snapshot_kb),
         patience: Patience {
             lost_after: Duration::from_secs(u64::from(options.lost_after)),
             ..Patience::default()
@@ -265,8 +273,8 @@ fn config(options: &Options, host: usize, draws: &mut Draws) -> NodeConfig {
     }
 }
 
-fn log_bounds(options: &Options) -> LogBounds {
-    match u64::from(options.snapshot_kb) * 1_024 {
+fn log_bounds(snapshot_kb: u32) -> LogBounds {
+    match u64::from(snapshot_kb) * 1_024 {
         0 => LogBounds::default(),
         bytes => LogBounds {
             snapshot_after_bytes: bytes,

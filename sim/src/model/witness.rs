@@ -195,6 +195,19 @@ impl Sim {
         }
     }
 
+    /// Notes if servers run that are configured otherwise than this one.
+    pub(super) fn note_mixed(&mut self, host: usize) {
+        let of = |host: usize| {
+            let config = &self.machines[host].config;
+            (config.raft_multiplier, config.log)
+        };
+        let servers = (0..self.machines.len()).filter(|&host| self.options.is_server(host));
+        let mut running = servers.filter(|&other| self.machines[other].host.is_some());
+        if self.options.is_server(host) && running.any(|other| of(other) != of(host)) {
+            self.checkers.note(Situation::MixedConfiguration);
+        }
+    }
+
     /// What a step means for the list of situations that a campaign has to have seen, and whom it
     /// holds up. Called before it is carried out.
     #[expect(clippy::wildcard_enum_match_arm, reason = "most actions are none of these")]

@@ -72,6 +72,15 @@ pub enum Clock {
     Well,
 }
 
+/// What a server's configuration says otherwise than the options of the plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Setting {
+    /// What stretches the times of Raft, 1 to 10.
+    RaftMultiplier(u8),
+    /// A snapshot is taken after so many kilobytes of log; 0 is the product's default.
+    SnapshotKb(u32),
+}
+
 /// What a server is in the middle of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum During {
@@ -100,6 +109,8 @@ pub enum Action {
     Stop(Target),
     /// A node that is down boots again.
     Restart(Target),
+    /// The configuration is changed, from the next start on.
+    Config(Target, Setting),
     /// The disk is lost. A node that runs dies.
     Wipe(Target),
     /// An image of the disk is taken, for [`Action::SetBack`].
@@ -157,7 +168,8 @@ pub enum Action {
 impl Action {
     /// Whether it does something to machines or links, for better or worse.
     pub fn befalls_machines(&self) -> bool {
-        let is_ask = matches!(self, Self::Mark | Self::Image(_) | Self::Expect(_));
+        let is_ask =
+            matches!(self, Self::Mark | Self::Image(_) | Self::Config(..) | Self::Expect(_));
         let is_load = matches!(self, Self::Rest(_) | Self::Burst(..));
         !is_ask && !is_load
     }
@@ -169,6 +181,7 @@ impl Action {
             | Self::Rest(_)
             | Self::Burst(..)
             | Self::Restart(_)
+            | Self::Config(..)
             | Self::Mend(..)
             | Self::Rejoin(_)
             | Self::Resume(_)

@@ -27,7 +27,7 @@ mod text;
 use std::fmt;
 use std::time::Duration;
 
-pub use self::action::{Action, Clock, Disk, During, Keep, Place, Target, Way};
+pub use self::action::{Action, Clock, Disk, During, Keep, Place, Setting, Target, Way};
 pub use self::expect::Expect;
 pub use self::generate::generate;
 pub use self::options::{Options, Range};

@@ -9,7 +9,7 @@ use crate::mutant::Mutant;
 use super::{
     Action, Clock, Disk, During, Expect, Keep, Options, Place, Plan, Range, Seconds, Step,
 };
-use super::{Target, Way};
+use super::{Setting, Target, Way};
 
 /// The first line of every plan.
 const HEAD: &str = "plan 1";
@@ -101,6 +101,7 @@ impl fmt::Display for Action {
             Self::Kill(target) => write!(f, "kill {target}"),
             Self::Stop(target) => write!(f, "stop {target}"),
             Self::Restart(target) => write!(f, "restart {target}"),
+            Self::Config(target, setting) => write!(f, "config {target} {setting}"),
             Self::Wipe(target) => write!(f, "wipe {target}"),
             Self::Image(target) => write!(f, "image {target}"),
             Self::SetBack(target) => write!(f, "set-back {target}"),
@@ -254,6 +255,7 @@ impl FromStr for Action {
             ["kill", host] => Self::Kill(target(host)?),
             ["stop", host] => Self::Stop(target(host)?),
             ["restart", host] => Self::Restart(target(host)?),
+            ["config", host, what] => Self::Config(target(host)?, what.parse()?),
             ["wipe", host] => Self::Wipe(target(host)?),
             ["image", host] => Self::Image(target(host)?),
             ["set-back", host] => Self::SetBack(target(host)?),
@@ -292,6 +294,30 @@ impl FromStr for Action {
             ["expect", ref what @ ..] => Self::Expect(Expect::parse(what)?),
             _ => return Err(format!("{text:?} is no action that a plan knows")),
         })
+    }
+}
+
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RaftMultiplier(by) => write!(f, "raft-multiplier={by}"),
+            Self::SnapshotKb(kb) => write!(f, "snapshot-kb={kb}"),
+        }
+    }
+}
+
+impl FromStr for Setting {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            Some(("raft-multiplier", by)) => match number(by)? {
+                by @ 1..=10 => Ok(Self::RaftMultiplier(by)),
+                by => Err(format!("raft-multiplier={by}: 1 to 10")),
+            },
+            Some(("snapshot-kb", kb)) => Ok(Self::SnapshotKb(number(kb)?)),
+            _ => Err(format!("{text:?}: raft-multiplier=N or snapshot-kb=N")),
+        }
     }
 }
 
@@ -476,6 +502,7 @@ impl Action {
             | Self::Kill(target)
             | Self::Stop(target)
             | Self::Restart(target)
+            | Self::Config(target, _)
             | Self::Wipe(target)
             | Self::Image(target)
             | Self::SetBack(target)
@@ -542,6 +569,8 @@ t=12.403001 kill @0
 t=13.000 stop n1
 t=13.000 restart n3
 t=13.500 image n2
+t=13.500 config n2 raft-multiplier=3
+t=13.500 config n2 snapshot-kb=16
 t=14.000 wipe n3
 t=14.000 set-back n2
 t=14.050 detach n2
@@ -605,6 +634,7 @@ t=30.000 end
         assert!(told("plan 1\nt=2 mark\nt=1 mark\nt=3 end").starts_with("line 3:"));
         assert!(told("plan 1\nt=-1 mark\nt=3 end").contains("no time in seconds"));
         assert!(told("plan 1\nservers 8\nt=3 end").contains("1 to 7"));
+        assert!(told("plan 1\nt=1 config n1 raft-multiplier=11\nt=3 end").contains("1 to 10"));
         assert!(told("plan 1\nt=1 burst n1 5000\nt=3 end").contains("from 1 to 1000"));
         assert!(told("plan 1").contains("end"));
         assert!(told("").contains("a plan begins"));
