@@ -43,6 +43,7 @@ scenarios! {
     full_two_of_three,
     snapshot_receiver_dies,
     snapshot_sender_dies,
+    thousands_of_jobs,
 }
 
 #[test]

@@ -615,7 +615,7 @@ t=30.000 end
         assert_eq!(plan.to_string(), TEXT);
         assert_eq!(plan.options.servers, 5);
         assert_eq!(plan.end, Duration::from_secs(30));
-        assert_eq!(plan.steps.len(), 44);
+        assert_eq!(plan.steps.len(), 46);
     }
 
     #[test]

@@ -60,7 +60,7 @@ fn a_transfer_goes_on_where_it_was_when_its_session_was_lost() {
             world.heal();
         }
     }
-    assert!(interruptions > 3, "{interruptions}");
+    assert!(interruptions >= 3, "{interruptions}");
     // What was on its way when a session ended is sent again, and no more.
     assert!(world.chunk_bytes_sent <= len + interruptions * WINDOW, "{}", world.chunk_bytes_sent);
     assert_eq!(world.received, len, "no chunk is written twice");
