@@ -90,8 +90,8 @@ impl Sim {
         self.after(if is_granted { NEXT_AFTER } else { AGAIN_AFTER }, Event::Loader(loader));
     }
 
-    /// One in ten is due each minute, at one of four seconds; the rest hourly, daily and less often,
-    /// in zones, once, or never.
+    /// One in ten is due each minute, at one of four seconds; the rest hourly, daily and less
+    /// often, once, or never.
     fn stock_schedule(&mut self) -> String {
         let draws = &mut self.draws.load;
         match draws.number(0..=19) {

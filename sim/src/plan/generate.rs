@@ -619,8 +619,8 @@ impl Draft {
 mod tests {
     use super::*;
 
-    /// Only who has run on since the image knows what a disk that was set back lacks. Seeds 683534131
-    /// and 683534169 killed all who did, and lost what had been acknowledged.
+    /// Only who has run on since the image knows what a disk that was set back lacks. Seeds
+    /// 683534131 and 683534169 killed all who did, and lost what had been acknowledged.
     #[test]
     fn nothing_befalls_the_others_while_a_disk_is_set_back() {
         let mut windows = 0;

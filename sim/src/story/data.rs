@@ -94,11 +94,10 @@ pub(super) fn pack(story: &Story, moments: &[&Moment], faults: &[Fault]) -> Stri
     for fault in faults {
         packed.push(list(&fault_parts(fault, &mut texts)));
     }
+    let machines = format!(r#""servers":{},"agents":{}"#, story.servers, story.agents);
     let text = format!(
-        r#"{{"hosts":{},"servers":{},"agents":{},"texts":{},"k":"{kinds}","t":{},"h":{},"p":{},"f":[{}]}}"#,
+        r#"{{"hosts":{},{machines},"texts":{},"k":"{kinds}","t":{},"h":{},"p":{},"f":[{}]}}"#,
         strings(&story.hosts),
-        story.servers,
-        story.agents,
         strings(&texts.texts),
         list(&times),
         list(&hosts),

@@ -24,7 +24,7 @@ use cronclave::time::Mono;
 /// A run as it is told. A short story has no messages.
 #[derive(Clone, Debug, Default)]
 pub struct Story {
-    /// The machines' names, in the order of their numbers: servers first, then agents, then spare servers.
+    /// The machines' names, in the order of their numbers: servers, agents, spare servers.
     pub hosts: Vec<String>,
     /// How many of them are servers.
     pub servers: usize,
